@@ -1,0 +1,97 @@
+//! What ends a script: Rhai's errors turned into a [`Fault`] with a position, and nothing mangled in its message.
+
+use rhai::{Dynamic, EvalAltResult, Map, ParseError, Position as RhaiPosition};
+
+use crate::{Position, json, namespace};
+
+/// Why a script ended without a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// `syntax`, `runtime`, `thrown`, `stopped`, or the kind of the failed call (`tool`, `unknown_tool`, …).
+    pub kind: String,
+    /// One sentence, without the position.
+    pub message: String,
+    /// Where, if it is known.
+    pub position: Option<Position>,
+    /// The thrown value as JSON, where the script threw one.
+    pub thrown: Option<String>,
+}
+
+impl Fault {
+    pub(crate) fn new(kind: &str, message: impl Into<String>) -> Self {
+        Self { kind: kind.into(), message: message.into(), position: None, thrown: None }
+    }
+
+    pub(crate) fn from_parse(error: &ParseError) -> Self {
+        let message = namespace::unmangle(&error.err_type().to_string());
+        Self { position: position(error.position()), ..Self::new("syntax", message) }
+    }
+
+    pub(crate) fn from_eval(error: EvalAltResult) -> Self {
+        let mut error = innermost(error);
+        let place = position(error.take_position());
+        let fault = match error {
+            EvalAltResult::ErrorRuntime(value, _) => Self::from_thrown(&value),
+            EvalAltResult::ErrorTerminated(..) => Self::new("stopped", "the script was stopped"),
+            EvalAltResult::ErrorVariableNotFound(name, _) => Self::new("runtime", unknown_name(&name)),
+            EvalAltResult::ErrorStackOverflow(_) => Self::new(
+                "runtime",
+                format!("functions call each other more than {} levels deep: is there an end to the recursion?", crate::CALL_DEPTH),
+            ),
+            other => Self::new("runtime", namespace::unmangle(&other.to_string())),
+        };
+        Self { position: place, ..fault }
+    }
+
+    fn from_thrown(value: &Dynamic) -> Self {
+        let text = |key| value.as_map_ref().ok().and_then(|map| map.get(key)?.as_immutable_string_ref().ok().map(|s| s.to_string()));
+        // A failed call keeps its kind when a script throws on what it caught.
+        let kind = text("kind").filter(|kind| kind == "runtime" || (text("server").is_some() && text("tool").is_some()));
+        let message = match text("message") {
+            Some(message) => message,
+            None if value.is_unit() => "the script threw an error without a value".into(),
+            None => value.clone().into_immutable_string().map_or_else(|_| json::to_text(value).unwrap_or_else(|error| error), |s| s.to_string()),
+        };
+        Self { thrown: json::to_text(value).ok(), ..Self::new(kind.as_deref().unwrap_or("thrown"), namespace::unmangle(&message)) }
+    }
+}
+
+fn innermost(error: EvalAltResult) -> EvalAltResult {
+    match error {
+        EvalAltResult::ErrorInFunctionCall(_, _, inner, _) | EvalAltResult::ErrorInModule(_, inner, _) => innermost(*inner),
+        error => error,
+    }
+}
+
+pub(crate) fn position(position: RhaiPosition) -> Option<Position> {
+    let line = u32::try_from(position.line()?).ok()?;
+    Some(Position { line, column: u32::try_from(position.position().unwrap_or(1)).ok()? })
+}
+
+fn unknown_name(name: &str) -> String {
+    let servers = namespace::servers();
+    let near = servers
+        .iter()
+        .map(|server| (strsim::damerau_levenshtein(name, server), server))
+        .filter(|(distance, server)| *distance <= server.chars().count().max(3) / 3 + 1)
+        .min();
+    match near {
+        Some((_, server)) => format!("there is no variable or server `{name}`: did you mean `{server}`?"),
+        None => format!("there is no variable or server `{name}`"),
+    }
+}
+
+/// An error of one of our own functions, which a script catches as `#{kind, message}`.
+pub(crate) fn runtime(message: impl Into<String>) -> Box<EvalAltResult> {
+    thrown([("kind", "runtime".into()), ("message", message.into().into())])
+}
+
+/// An error that a script catches as a map.
+pub(crate) fn thrown<const N: usize>(entries: [(&str, Dynamic); N]) -> Box<EvalAltResult> {
+    let map: Map = entries.into_iter().map(|(key, value)| (key.into(), value)).collect();
+    EvalAltResult::ErrorRuntime(map.into(), RhaiPosition::NONE).into()
+}
+
+pub(crate) fn unavailable(message: &str) -> Result<Dynamic, Box<EvalAltResult>> {
+    Err(runtime(message))
+}

@@ -1,0 +1,121 @@
+//! JSON text straight to Rhai values and back; integers beyond 64 bits keep their digits, as strings.
+
+use std::borrow::Cow;
+
+use rhai::{Dynamic, Map};
+use crate::namespace;
+use serde::ser::{Error as _, SerializeMap, SerializeSeq};
+use serde::{Serialize, Serializer};
+
+/// How deep a value may nest on its way out. Reading has the same bound, from `serde_json`.
+const DEPTH: usize = 127;
+
+pub(crate) fn from_text(text: &str) -> Result<Dynamic, String> {
+    serde_json::from_str(&quote_big_integers(text)).map_err(|error| format!("not JSON: {error}"))
+}
+
+pub(crate) fn to_text(value: &Dynamic) -> Result<String, String> {
+    serde_json::to_string(&Json { value, depth: 0 }).map_err(|error| error.to_string())
+}
+
+pub(crate) fn map_to_text(map: &Map) -> Result<String, String> {
+    serde_json::to_string(&JsonMap { map, depth: 0 }).map_err(|error| error.to_string())
+}
+
+/// Puts quotes around integers that fit no `i64`; Rhai would make them floats and lose digits.
+fn quote_big_integers(text: &str) -> Cow<'_, str> {
+    let bytes = text.as_bytes();
+    let mut out = String::new();
+    let (mut copied, mut at) = (0, 0);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => {
+                at += 1;
+                while at < bytes.len() && bytes[at] != b'"' {
+                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+                }
+                at += 1;
+            }
+            b'-' | b'0'..=b'9' => {
+                let start = at;
+                at += 1;
+                while at < bytes.len() && matches!(bytes[at], b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-') {
+                    at += 1;
+                }
+                let number = &text[start..at];
+                // 18 digits and a sign always fit.
+                let integer = || number.trim_start_matches('-').bytes().all(|byte| byte.is_ascii_digit());
+                if number.len() > 18 && integer() && number.parse::<i64>().is_err() {
+                    out.push_str(&text[copied..start]);
+                    out.push('"');
+                    out.push_str(number);
+                    out.push('"');
+                    copied = at;
+                }
+            }
+            _ => at += 1,
+        }
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(&text[copied..]);
+    Cow::Owned(out)
+}
+
+/// A value on its way out. What JSON has no form for becomes text, so that one stray closure does not lose a result.
+struct Json<'a> {
+    value: &'a Dynamic,
+    depth: usize,
+}
+
+impl Serialize for Json<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { value, depth } = *self;
+        if depth > DEPTH {
+            return Err(S::Error::custom(format!("it nests more than {DEPTH} levels deep")));
+        }
+        if let Ok(array) = value.as_array_ref() {
+            let mut out = serializer.serialize_seq(Some(array.len()))?;
+            for value in array.iter() {
+                out.serialize_element(&Json { value, depth: depth + 1 })?;
+            }
+            return out.end();
+        }
+        if let Ok(map) = value.as_map_ref() {
+            return JsonMap { map: &map, depth }.serialize(serializer);
+        }
+        if value.is_unit() {
+            serializer.serialize_unit()
+        } else if let Ok(int) = value.as_int() {
+            serializer.serialize_i64(int)
+        } else if let Ok(float) = value.as_float() {
+            serializer.serialize_f64(float)
+        } else if let Ok(bool) = value.as_bool() {
+            serializer.serialize_bool(bool)
+        } else if let Ok(text) = value.as_immutable_string_ref() {
+            serializer.serialize_str(&text)
+        } else if let Ok(blob) = value.as_blob_ref() {
+            serializer.serialize_bytes(&blob)
+        } else if let Some(label) = namespace::server_label(value) {
+            serializer.serialize_str(&label)
+        } else {
+            serializer.collect_str(value)
+        }
+    }
+}
+
+struct JsonMap<'a> {
+    map: &'a Map,
+    depth: usize,
+}
+
+impl Serialize for JsonMap<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = serializer.serialize_map(Some(self.map.len()))?;
+        for (key, value) in self.map {
+            out.serialize_entry(key.as_str(), &Json { value, depth: self.depth + 1 })?;
+        }
+        out.end()
+    }
+}

@@ -1,0 +1,155 @@
+//! Runs one script: Rhai with a namespace object per MCP server, behind the [`Host`] trait.
+//! Built as a wasm component it is the guest of the sandbox; as a library it runs in the process and in its own tests.
+//! It knows the names of the servers and nothing else: tools, limits and time are the host's.
+
+mod error;
+#[cfg(target_family = "wasm")]
+mod guest;
+mod json;
+mod namespace;
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+
+use rhai::packages::{Package, StandardPackage};
+use rhai::{Dynamic, Engine, Map, Scope};
+
+pub use error::Fault;
+
+/// 1-based place in a script's source, counted in lines and characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Line, from 1.
+    pub line: u32,
+    /// Character in the line, from 1.
+    pub column: u32,
+}
+
+/// One call of a tool, as the script wrote it.
+#[derive(Debug, Clone, Copy)]
+pub struct ToolCall<'a> {
+    /// Script name of the server: one of those given to [`run`].
+    pub server: &'a str,
+    /// The word after the dot, or any tool name where `by_name` is set.
+    pub tool: &'a str,
+    /// The script named the tool in a string: `server.call_tool("any-name", #{})`.
+    pub by_name: bool,
+    /// A JSON object.
+    pub arguments: &'a str,
+    /// Where the tool's name stands; not known where a variable holds the server.
+    pub position: Option<Position>,
+}
+
+/// Why the host gives no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The call failed: JSON of `{kind, server, tool, message}`, which the script can catch.
+    Failed(String),
+    /// The script must end now; no `try` gets past this.
+    Stop,
+}
+
+/// What a script can reach outside its own memory.
+pub trait Host {
+    /// Calls a tool: JSON of its answer.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why there is none.
+    fn call_tool(&self, call: ToolCall<'_>) -> Result<String, Refusal>;
+
+    /// Finds tools: JSON of `{meta, results}`.
+    ///
+    /// # Errors
+    /// The message says what is wrong with the arguments.
+    fn search_tools(&self, query: &str, detail_level: &str) -> Result<String, String>;
+
+    /// Takes one line that the script printed.
+    fn log(&self, line: &str);
+
+    /// Whether the script has to stop; asked now and then outside wasm, where nothing else can interrupt it.
+    fn interrupted(&self) -> bool {
+        false
+    }
+}
+
+/// How deep script functions may call each other.
+pub const CALL_DEPTH: usize = 100;
+/// How deep expressions may nest at the top level of a script, and in a function.
+const EXPRESSION_DEPTH: (usize, usize) = (64, 48);
+/// Operations between two questions to [`Host::interrupted`].
+const OPERATIONS_PER_CHECK: u64 = 256;
+
+thread_local! {
+    // Building it takes 0.5 ms: the guest does it once, at build time; a thread of the process once.
+    static ENGINE: OnceCell<Engine> = const { OnceCell::new() };
+}
+
+/// Builds this thread's engine ahead of the first run.
+pub fn init() {
+    with_engine(|_| ());
+}
+
+/// Runs `source` and returns its value as JSON text; a script without a value gives `null`.
+///
+/// `servers` are the script names of the servers, each a namespace in the script.
+///
+/// # Errors
+/// The [`Fault`] that ended the script.
+pub fn run(host: Rc<dyn Host>, source: &str, servers: Vec<String>) -> Result<String, Fault> {
+    let _run = namespace::enter(host, source, servers);
+    with_engine(|engine| {
+        let ast = engine.compile(source).map_err(|error| Fault::from_parse(&error))?;
+        let value = engine
+            .eval_ast_with_scope::<Dynamic>(&mut Scope::new(), &ast)
+            .map_err(|error| Fault::from_eval(*error))?;
+        json::to_text(&value).map_err(|message| Fault::new("runtime", format!("the result can't be returned: {message}")))
+    })
+}
+
+fn with_engine<T>(f: impl FnOnce(&Engine) -> T) -> T {
+    ENGINE.with(|engine| f(engine.get_or_init(build)))
+}
+
+fn build() -> Engine {
+    // Not `Engine::new`, whose module resolver reads files.
+    let mut engine = Engine::new_raw();
+    StandardPackage::new().register_into_engine(&mut engine);
+    engine
+        .disable_symbol("eval")
+        .set_max_expr_depths(EXPRESSION_DEPTH.0, EXPRESSION_DEPTH.1)
+        .set_max_call_levels(CALL_DEPTH);
+    engine.on_print(|line| namespace::with_host(|host| host.log(line)));
+    engine.on_debug(|line, _, position| namespace::with_host(|host| host.log(&format!("[{position:?}] {line}"))));
+    if !cfg!(target_family = "wasm") {
+        engine.on_progress(|operations| {
+            (operations.is_multiple_of(OPERATIONS_PER_CHECK) && namespace::with_host(|host| host.interrupted()))
+                .then_some(Dynamic::UNIT)
+        });
+    }
+    // `await x` is `x`: every call is awaited anyway.
+    #[allow(clippy::expect_used, reason = "a constant syntax, and every test runs it")]
+    engine
+        .register_custom_syntax(["await", "$expr$"], false, |context, inputs| {
+            context.eval_expression_tree(&inputs[0])
+        })
+        .expect("`await` is no keyword of Rhai");
+    register_functions(&mut engine);
+    namespace::register(&mut engine);
+    engine
+}
+
+fn register_functions(engine: &mut Engine) {
+    engine
+        .register_fn("search_tools", || namespace::search("", "full"))
+        .register_fn("search_tools", |query: &str| namespace::search(query, "full"))
+        .register_fn("search_tools", namespace::search)
+        // Rhai's own blocks the thread, and panics in wasm.
+        .register_fn("sleep", |_: i64| error::unavailable("`sleep` is not available yet"))
+        .register_fn("sleep", |_: f64| error::unavailable("`sleep` is not available yet"))
+        // Rhai's own pair knows only maps, and turns large integers into floats.
+        .register_fn("parse_json", |text: &str| json::from_text(text).map_err(error::runtime))
+        .register_fn("to_json", |map: &mut Map| json::map_to_text(map).map_err(error::runtime));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+//! Servers as namespaces: `server.tool(#{…})` in a script becomes a call of the host.
+//!
+//! A server's name resolves in `on_var`, also inside functions. The word after it is replaced, while the script is read, by an
+//! identifier that carries the word and its position, so that no tool name collides with a method or keyword of Rhai, and
+//! `on_missing_function` knows where the call stands. The mark that joins the two cannot be part of a source.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use rhai::{Dynamic, Engine, EvalAltResult, EvalContext, FnPtr, ImmutableString, LexError, Position as RhaiPosition, Token};
+
+use crate::{Host, Refusal, ToolCall, error, json};
+
+const MARK: char = '\u{1}';
+
+/// A server in a script.
+#[derive(Clone)]
+struct Server(ImmutableString);
+
+impl Server {
+    fn label(&self) -> String {
+        format!("<server {}>", self.0)
+    }
+}
+
+/// What stands for a value in JSON that is a server.
+pub(crate) fn server_label(value: &Dynamic) -> Option<String> {
+    value.read_lock::<Server>().map(|server| server.label())
+}
+
+struct Run {
+    host: Rc<dyn Host>,
+    lines: Vec<Box<str>>,
+    servers: Rc<BTreeSet<ImmutableString>>,
+    /// The last three tokens, oldest first.
+    before: [Token; 3],
+}
+
+thread_local! {
+    static RUN: RefCell<Option<Run>> = const { RefCell::new(None) };
+}
+
+/// Ends the run of this thread when it goes out of scope.
+pub(crate) struct RunGuard;
+
+impl Drop for RunGuard {
+    fn drop(&mut self) {
+        RUN.set(None);
+    }
+}
+
+pub(crate) fn enter(host: Rc<dyn Host>, source: &str, servers: Vec<String>) -> RunGuard {
+    RUN.set(Some(Run {
+        host,
+        lines: source.split('\n').map(Into::into).collect(),
+        servers: Rc::new(servers.into_iter().map(Into::into).collect()),
+        before: [Token::EOF, Token::EOF, Token::EOF],
+    }));
+    RunGuard
+}
+
+/// The host of the run; a default where there is none, as while the engine is built.
+pub(crate) fn with_host<T: Default>(f: impl FnOnce(&dyn Host) -> T) -> T {
+    let host = RUN.with_borrow(|run| run.as_ref().map(|run| Rc::clone(&run.host)));
+    host.map_or_else(T::default, |host| f(&*host))
+}
+
+pub(crate) fn servers() -> Rc<BTreeSet<ImmutableString>> {
+    RUN.with_borrow(|run| run.as_ref().map(|run| Rc::clone(&run.servers)).unwrap_or_default())
+}
+
+pub(crate) fn search(query: &str, detail_level: &str) -> Result<Dynamic, Box<EvalAltResult>> {
+    with_host(|host| Some(host.search_tools(query, detail_level)))
+        .unwrap_or_else(|| Err("no script is running".into()))
+        .and_then(|text| json::from_text(&text))
+        .map_err(error::runtime)
+}
+
+#[allow(deprecated, reason = "Rhai marks its hooks so to say that they may change; the version is pinned")]
+pub(crate) fn register(engine: &mut Engine) {
+    engine
+        .register_type_with_name::<Server>("server")
+        .register_fn("to_string", |server: &mut Server| server.label())
+        .register_fn("to_debug", |server: &mut Server| server.label())
+        .register_indexer_get(|server: &mut Server, tool: ImmutableString| -> Result<Dynamic, Box<EvalAltResult>> {
+            let server = &server.0;
+            Err(error::runtime(format!("a tool is called, not read: `{server}.{tool}(#{{…}})`, or `{server}.call_tool(\"{tool}\", #{{…}})`")))
+        })
+        .on_parse_token(|token, position, _| RUN.with_borrow_mut(|run| run.as_mut().map_or_else(|| token.clone(), |run| run.map_token(&token, position))))
+        .on_var(|name, _, mut context| {
+            let servers = servers();
+            let value = match name {
+                "__tool_namespaces" => servers.iter().cloned().map(Dynamic::from).collect::<rhai::Array>().into(),
+                name => match servers.get(name) {
+                    Some(name) => Dynamic::from(Server(name.clone())),
+                    None => return Ok(None),
+                },
+            };
+            // A variable or parameter of that name is the one that the author means.
+            Ok((!context.scope_mut().contains(name)).then_some(value))
+        })
+        .on_missing_function(|name, arguments, is_method, mut context| {
+            let Some((receiver, arguments)) = arguments.split_first_mut().filter(|_| is_method) else { return Ok(None) };
+            let server = receiver.read_lock::<Server>().map(|server| server.0.clone());
+            // The name is as written, and its place unknown, where a variable holds the server: `let g = github; g.tool()`.
+            let (word, position) = unpack(name).unwrap_or((name, RhaiPosition::NONE));
+            if name == word && is_function(&context, name, arguments.len()) {
+                return Ok(None); // `servers.map(f)` asks for a method `f` first
+            }
+            match server {
+                Some(server) => call(&server, word, position, arguments),
+                None if name != word => call_shadowed(&mut context, word, receiver, arguments),
+                None => return Ok(None),
+            }
+            .map(Some)
+            .map_err(|mut error| {
+                if error.position().is_none() {
+                    error.set_position(position);
+                }
+                error
+            })
+        });
+}
+
+impl Run {
+    fn map_token(&mut self, token: &Token, position: RhaiPosition) -> Token {
+        let mapped = self.mapped(token, position).unwrap_or_else(|| token.clone());
+        self.before.rotate_left(1);
+        self.before[2] = mapped.clone();
+        mapped
+    }
+
+    fn mapped(&self, token: &Token, position: RhaiPosition) -> Option<Token> {
+        if let Some(name) = malformed_identifier(token).filter(|name| self.servers.contains(*name)) {
+            return Some(identifier(name)); // such as `_3d`, which Rhai does not take as an identifier
+        }
+        let [first, second, third] = &self.before;
+        if *token == Token::DoubleColon && self.is_server(second, third) {
+            return Some(Token::Period);
+        }
+        if !is_dot(third) || !self.is_server(first, second) {
+            return None;
+        }
+        let (line, column) = (position.line()?, position.position()?);
+        let word = word(token)?;
+        // A property of a variable that shadows the server keeps its name.
+        self.call_follows(line, column, word.chars().count()).then(|| identifier(&format!("{word}{MARK}{line}:{column}")))
+    }
+
+    fn is_server(&self, before: &Token, token: &Token) -> bool {
+        !is_dot(before) && *before != Token::DoubleColon && matches!(token, Token::Identifier(name) if self.servers.contains(name.as_str()))
+    }
+
+    /// Whether the next thing after the word is an opening parenthesis, on this line or a later one.
+    fn call_follows(&self, line: usize, column: usize, length: usize) -> bool {
+        let Some(rest) = self.lines.get(line - 1).map(|text| text.chars().skip(column - 1 + length)) else { return false };
+        let later = self.lines.iter().skip(line).flat_map(|text| text.chars());
+        rest.chain(later).find(|character| !character.is_whitespace()) == Some('(')
+    }
+}
+
+fn identifier(name: &str) -> Token {
+    Token::Identifier(Box::new(name.into()))
+}
+
+fn is_dot(token: &Token) -> bool {
+    matches!(token, Token::Period | Token::Elvis)
+}
+
+fn malformed_identifier(token: &Token) -> Option<&str> {
+    match token {
+        Token::LexError(error) => match &**error {
+            LexError::MalformedIdentifier(name) => Some(name),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The word that a token stands for, keywords and words that Rhai reserves included.
+fn word(token: &Token) -> Option<String> {
+    match token {
+        Token::Identifier(word) | Token::Reserved(word) | Token::Custom(word) => Some(word.to_string()),
+        Token::LexError(error) => match &**error {
+            LexError::MalformedIdentifier(word) => Some(word.clone()),
+            LexError::ImproperSymbol(word, _) if word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => Some(word.clone()),
+            _ => None,
+        },
+        token if token.is_standard_keyword() => Some(token.literal_syntax().to_string()),
+        _ => None,
+    }
+}
+
+fn unpack(name: &str) -> Option<(&str, RhaiPosition)> {
+    let (word, place) = name.split_once(MARK)?;
+    let (line, column) = place.split_once(':')?;
+    Some((word, RhaiPosition::new(line.parse().ok()?, column.parse().ok()?)))
+}
+
+fn is_function(context: &EvalContext, name: &str, arguments: usize) -> bool {
+    name.contains('$') || context.iter_namespaces().any(|module| (0..=arguments + 1).any(|count| module.get_script_fn(name, count).is_some()))
+}
+
+/// A message as the author wrote the words in it.
+pub(crate) fn unmangle(message: &str) -> String {
+    let mut parts = message.split(MARK);
+    let mut out = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        out.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit() || c == ':'));
+    }
+    out
+}
+
+fn call(server: &str, word: &str, position: RhaiPosition, arguments: &mut [&mut Dynamic]) -> Result<Dynamic, Box<EvalAltResult>> {
+    // `call_tool("name", #{…})` calls by any name; a tool that is itself called so takes a map, as every tool does.
+    let named = arguments.first().filter(|_| word == "call_tool").and_then(|name| name.as_immutable_string_ref().ok().map(|name| name.clone()));
+    let (tool, arguments) = match &named {
+        Some(tool) => (tool.as_str(), &arguments[1..]),
+        None => (word, &*arguments),
+    };
+    let fail = |message: String| Err(failure("arguments", server, tool, message));
+    let text = match arguments {
+        [] => "{}".into(),
+        [value] if value.is_unit() => "{}".into(),
+        [value] if value.is_map() => match json::to_text(value) {
+            Ok(text) => text,
+            Err(message) => return fail(format!("the arguments of `{server}.{tool}` can't be sent: {message}")),
+        },
+        given => {
+            let given = given.iter().map(|value| value.type_name().rsplit("::").next().unwrap_or_default()).collect::<Vec<_>>().join(", ");
+            return fail(format!("a tool takes one object map, as in `{server}.{tool}(#{{name: value}})`; it was given ({given})"));
+        }
+    };
+    let call = ToolCall { server, tool, by_name: named.is_some(), arguments: &text, position: error::position(position) };
+    let answer = with_host(|host| Some(host.call_tool(call)));
+    match answer {
+        Some(Ok(text)) => json::from_text(&text)
+            .map_err(|message| failure("answer", server, tool, format!("the answer of `{server}.{tool}` can't be read: {message}"))),
+        Some(Err(Refusal::Failed(text))) => {
+            Err(EvalAltResult::ErrorRuntime(json::from_text(&text).unwrap_or_else(|_| text.into()), RhaiPosition::NONE).into())
+        }
+        Some(Err(Refusal::Stop)) | None => Err(EvalAltResult::ErrorTerminated(Dynamic::UNIT, RhaiPosition::NONE).into()),
+    }
+}
+
+fn failure(kind: &str, server: &str, tool: &str, message: String) -> Box<EvalAltResult> {
+    error::thrown([("kind", kind.into()), ("server", server.into()), ("tool", tool.into()), ("message", message.into())])
+}
+
+/// A method call on a variable that has the name of a server: as Rhai would have done it, had we not replaced the word.
+fn call_shadowed(context: &mut EvalContext, word: &str, receiver: &mut Dynamic, arguments: &mut [&mut Dynamic]) -> Result<Dynamic, Box<EvalAltResult>> {
+    let function = match word {
+        "type_of" if arguments.is_empty() => return Ok(context.engine().map_type_name(receiver.type_name()).into()),
+        "is_shared" if arguments.is_empty() => return Ok(receiver.is_shared().into()),
+        "call" => receiver.read_lock::<FnPtr>().map(|function| function.clone()),
+        word => receiver.as_map_ref().ok().and_then(|map| map.get(word)?.read_lock::<FnPtr>().map(|function| function.clone())),
+    };
+    if let Some(function) = function {
+        let mut values: Vec<Dynamic> = function.curry().iter().cloned().chain(arguments.iter_mut().map(|value| std::mem::take(*value))).collect();
+        let mut values: Vec<&mut Dynamic> = values.iter_mut().collect();
+        return context.call_fn_raw(function.fn_name(), false, false, &mut values);
+    }
+    let mut all: Vec<&mut Dynamic> = std::iter::once(receiver).chain(arguments.iter_mut().map(|value| &mut **value)).collect();
+    context.call_fn_raw(word, true, true, &mut all)
+}

@@ -1,0 +1,216 @@
+//! What there is to call: an immutable snapshot of the servers' tools, by the names that scripts use, and the search over it.
+//! Knows neither how tools are listed nor how they are called.
+
+mod names;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::tool::{Detail, Tool};
+
+/// A server and its name in scripts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Namespace {
+    pub(crate) name: String,
+    pub(crate) script_name: String,
+}
+
+/// Gives each server a script name; two that come out alike both get one.
+pub(crate) fn namespaces(servers: &[String]) -> Vec<Namespace> {
+    let script_names = names::of_servers(servers.iter().map(String::as_str));
+    servers.iter().cloned().zip(script_names).map(|(name, script_name)| Namespace { name, script_name }).collect()
+}
+
+/// The tools of one server, by both of their names.
+#[derive(Debug, Default)]
+pub(crate) struct ToolSet {
+    entries: Vec<Entry>,
+    by_script_name: HashMap<String, usize>,
+    by_name: HashMap<String, usize>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    tool: Tool,
+    script_name: String,
+    /// What a search looks at, in lower case: the names, and the rest.
+    names: String,
+    text: String,
+}
+
+impl ToolSet {
+    pub(crate) fn new(tools: Vec<Tool>) -> Self {
+        let script_names = names::of_tools(tools.iter().map(|tool| tool.name.as_str()));
+        let entries: Vec<Entry> = tools
+            .into_iter()
+            .zip(script_names)
+            .map(|(tool, script_name)| Entry {
+                names: format!("{} {script_name} {}", tool.name, tool.title.as_deref().unwrap_or_default()).to_lowercase(),
+                text: format!("{} {}", tool.description.as_deref().unwrap_or_default(), parameter_names(&tool.input_schema)).to_lowercase(),
+                tool,
+                script_name,
+            })
+            .collect();
+        let by_script_name = entries.iter().enumerate().map(|(index, entry)| (entry.script_name.clone(), index)).collect();
+        // Of tools that a server lists twice, the first is the one that its own name means.
+        let by_name = entries.iter().enumerate().rev().map(|(index, entry)| (entry.tool.name.clone(), index)).collect();
+        Self { entries, by_script_name, by_name }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Tool> {
+        self.entries.iter().map(|entry| &entry.tool)
+    }
+
+    /// The tool that `word` means after the dot; any name is taken `by_name`, as in `server.call_tool("any-name")`.
+    pub(crate) fn resolve(&self, word: &str, by_name: bool) -> Option<&Tool> {
+        let own = || self.by_name.get(word);
+        let script = || self.by_script_name.get(word);
+        let index = if by_name { own().or_else(script) } else { script() }?;
+        self.entries.get(*index).map(|entry| &entry.tool)
+    }
+
+    /// Up to three names in scripts that come near to `word`, nearest first.
+    pub(crate) fn suggest(&self, word: &str) -> Vec<&str> {
+        suggest(word, self.entries.iter().map(|entry| entry.script_name.as_str()))
+    }
+}
+
+/// Up to three of `names` that come near to `word`, nearest first.
+pub(crate) fn suggest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let wanted = word.to_lowercase();
+    let mut near: Vec<(usize, &str)> = names
+        .filter_map(|name| {
+            let lower = name.to_lowercase();
+            let distance = strsim::damerau_levenshtein(&wanted, &lower);
+            let contained = wanted.len() > 2 && (lower.contains(&wanted) || wanted.contains(&lower));
+            (distance <= wanted.chars().count().max(3) / 3 + 1 || contained).then_some((distance, name))
+        })
+        .collect();
+    near.sort_unstable();
+    near.into_iter().take(3).map(|(_, name)| name).collect()
+}
+
+/// `: did you mean …?`, or nothing.
+pub(crate) fn did_you_mean(near: &[&str]) -> String {
+    if near.is_empty() { String::new() } else { format!(": did you mean `{}`?", near.join("`, `")) }
+}
+
+fn parameter_names(schema: &Value) -> String {
+    let properties = schema.get("properties").and_then(Value::as_object);
+    properties.into_iter().flat_map(serde_json::Map::keys).cloned().collect::<Vec<_>>().join(" ")
+}
+
+/// Answer of a search, in the shape that mcp-use's `search_tools` has.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct SearchResults {
+    /// About all tools, found or not.
+    pub meta: SearchMeta,
+    /// The tools found, best first.
+    pub results: Vec<FoundTool>,
+}
+
+/// What a search says about all tools.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[non_exhaustive]
+pub struct SearchMeta {
+    /// Number of tools of all connected servers.
+    pub total_tools: usize,
+    /// Names of the servers in scripts.
+    pub namespaces: Vec<String>,
+    /// Number of tools found.
+    pub result_count: usize,
+    /// Servers whose tools are missing here, with the reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unreachable: BTreeMap<String, String>,
+}
+
+/// One tool that was found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct FoundTool {
+    /// Name in scripts: `server.name(#{…})`.
+    pub name: String,
+    /// Name of its server in scripts.
+    pub server: String,
+    /// The tool's own name, where that is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_name: Option<String>,
+    /// The server's own name, where that is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    /// What the tool does; not with [`Detail::Names`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// JSON Schema of the arguments; only with [`Detail::Full`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_schema: Option<Value>,
+    /// JSON Schema of the structured answer, where there is one; only with [`Detail::Full`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_schema: Option<Value>,
+}
+
+/// The tools of all servers at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Catalog {
+    pub(crate) servers: Vec<(Namespace, Result<Arc<ToolSet>, String>)>,
+}
+
+impl Catalog {
+    /// Finds the tools in which most words of `query` occur, in their names first; an empty query finds all, in order.
+    pub(crate) fn search(&self, query: &str, detail: Detail) -> SearchResults {
+        let query = query.to_lowercase();
+        let words: Vec<&str> = query.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+        let mut meta = SearchMeta::default();
+        let mut found: Vec<(usize, FoundTool)> = Vec::new();
+        for (namespace, tools) in &self.servers {
+            meta.namespaces.push(namespace.script_name.clone());
+            let tools = match tools {
+                Ok(tools) => tools,
+                Err(reason) => {
+                    meta.unreachable.insert(namespace.script_name.clone(), reason.clone());
+                    continue;
+                }
+            };
+            meta.total_tools += tools.entries.len();
+            for entry in &tools.entries {
+                let score = score(entry, &words);
+                if score > 0 || words.is_empty() {
+                    found.push((score, describe(namespace, entry, detail)));
+                }
+            }
+        }
+        found.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
+        meta.result_count = found.len();
+        SearchResults { meta, results: found.into_iter().map(|(_, tool)| tool).collect() }
+    }
+}
+
+/// A word in a name counts most; of two tools, the one with more of the words comes first.
+fn score(entry: &Entry, words: &[&str]) -> usize {
+    words
+        .iter()
+        .map(|word| match (entry.names.contains(word), entry.text.contains(word)) {
+            (true, _) => 100 + 3,
+            (false, true) => 100 + 1,
+            (false, false) => 0,
+        })
+        .sum()
+}
+
+fn describe(namespace: &Namespace, entry: &Entry, detail: Detail) -> FoundTool {
+    let full = detail == Detail::Full;
+    let other = |own: &str, script: &str| (own != script).then(|| own.to_string());
+    FoundTool {
+        name: entry.script_name.clone(),
+        server: namespace.script_name.clone(),
+        tool_name: other(&entry.tool.name, &entry.script_name),
+        server_name: other(&namespace.name, &namespace.script_name),
+        description: entry.tool.description.clone().filter(|_| detail != Detail::Names),
+        input_schema: full.then(|| entry.tool.input_schema.clone()),
+        output_schema: entry.tool.output_schema.clone().filter(|_| full),
+    }
+}

@@ -1,0 +1,366 @@
+//! Arguments, exit codes and signals of the command. Only this module prints or reads the environment.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, reason = "this is where the command talks to its user")]
+
+mod render;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use etcetera::BaseStrategy;
+use rhaiway::{Client, ClientBuilder, Config, Detail, Error, ExecuteOptions, Execution, Isolation, ServerStatus};
+use serde_json::json;
+
+/// The script failed.
+const SCRIPT_FAILED: u8 = 1;
+/// Wrong arguments, or a wrong configuration.
+const USAGE: u8 = 2;
+/// Of the servers that were needed, none could be reached.
+const UNREACHABLE: u8 = 3;
+
+/// Configuration files that are looked for in this folder, in order.
+const CONFIG_FILES: [&str; 2] = ["rhaiway.json", "mcp.json"];
+
+/// Runs Rhai scripts that call the tools of MCP servers.
+#[derive(Parser)]
+#[command(version, about, after_help = "Exit codes: 0 ok, 1 the script failed, 2 usage or configuration, 3 no server could be reached.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a script: its logs go to stderr, its value to stdout.
+    Run(RunArguments),
+    /// List the tools that scripts can call, or search them.
+    Tools(ToolsArguments),
+    /// Serve code mode as an MCP server on stdin and stdout: the tools `execute_code` and `search_tools`.
+    Serve(ServeArguments),
+    /// A small issue tracker as an MCP server on stdin and stdout, to try things with.
+    DemoServer,
+}
+
+#[derive(Args)]
+struct ServerArguments {
+    /// Configuration with `mcpServers`; without it `rhaiway.json` or `mcp.json` in this folder, or else the built-in demo.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Use only this server; may be given several times.
+    #[arg(long = "allow-server", value_name = "NAME")]
+    allow_server: Vec<String>,
+    /// How long connecting to a server may take, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    connect_timeout: Duration,
+}
+
+#[derive(Args)]
+struct ScriptArguments {
+    /// How long a script may take, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    timeout: Duration,
+    /// Where scripts run.
+    #[arg(long, value_enum, default_value_t = IsolationArgument::Sandbox)]
+    isolation: IsolationArgument,
+}
+
+#[derive(Args)]
+struct RunArguments {
+    /// The script; `-` reads it from stdin.
+    #[arg(required_unless_present = "code", conflicts_with = "code")]
+    file: Option<PathBuf>,
+    /// The script itself.
+    #[arg(short = 'e', long = "eval", value_name = "CODE")]
+    code: Option<String>,
+    /// Print one JSON object: result, logs, error, execution_time, calls, usage.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    script: ScriptArguments,
+    #[command(flatten)]
+    servers: ServerArguments,
+}
+
+#[derive(Args)]
+struct ToolsArguments {
+    /// Words to look for; all tools without them.
+    query: Vec<String>,
+    /// How much to tell about each tool.
+    #[arg(long, value_enum, default_value_t = DetailArgument::Descriptions)]
+    detail: DetailArgument,
+    /// Print one JSON object: meta and results.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    servers: ServerArguments,
+}
+
+#[derive(Args)]
+struct ServeArguments {
+    #[command(flatten)]
+    script: ScriptArguments,
+    #[command(flatten)]
+    servers: ServerArguments,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum IsolationArgument {
+    /// In a wasm instance with hard limits.
+    Sandbox,
+    /// In this process; only for scripts that you trust.
+    InProcess,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DetailArgument {
+    /// Only the names.
+    Names,
+    /// Names and descriptions.
+    Descriptions,
+    /// Names, descriptions and schemas.
+    Full,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds, such as `5` or `0.5`".to_string())?;
+    Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero()).ok_or_else(|| "expected a number of seconds over 0".into())
+}
+
+/// Why the command ends without having done its work.
+struct Failure {
+    code: u8,
+    kind: &'static str,
+    message: String,
+}
+
+impl Failure {
+    fn usage(message: impl Into<String>) -> Self {
+        Self { code: USAGE, kind: "usage", message: message.into() }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let (code, kind) = match &error {
+            error if error.is_config() => (USAGE, "config"),
+            Error::File { .. } => (USAGE, "config"),
+            error if error.is_connection() => (UNREACHABLE, "connection"),
+            _ => (SCRIPT_FAILED, "internal"),
+        };
+        Self { code, kind, message: render::with_causes(&error) }
+    }
+}
+
+pub(crate) fn main() -> ExitCode {
+    let Arguments { command } = Arguments::parse();
+    let filter = std::env::var("RHAIWAY_LOG").unwrap_or_else(|_| "rhaiway=warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    // Often back to the timers and sockets: with the default of 61 tasks, busy scripts hold others back by 200 ms.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(2).build();
+    let code = match runtime {
+        Ok(runtime) => {
+            let code = runtime.block_on(dispatch(command));
+            // A read of stdin that is still going on must not keep the process.
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => fail(&Failure { code: SCRIPT_FAILED, kind: "internal", message: format!("can't start: {error}") }, false),
+    };
+    ExitCode::from(code)
+}
+
+async fn dispatch(command: Command) -> u8 {
+    match command {
+        Command::Run(arguments) => {
+            let json = arguments.json;
+            run(arguments).await.unwrap_or_else(|failure| fail(&failure, json))
+        }
+        Command::Tools(arguments) => tools(arguments).await.unwrap_or_else(|failure| fail(&failure, false)),
+        Command::Serve(arguments) => serve(arguments).await.unwrap_or_else(|failure| fail(&failure, false)),
+        Command::DemoServer => demo_server().await.unwrap_or_else(|failure| fail(&failure, false)),
+    }
+}
+
+/// Says why on stderr and, where JSON is wanted, as an execution that never began.
+fn fail(failure: &Failure, json: bool) -> u8 {
+    if json {
+        let error = json!({"kind": failure.kind, "message": failure.message});
+        println!("{}", json!({"result": null, "logs": [], "error": error, "execution_time": 0.0, "calls": [], "usage": rhaiway::Usage::default()}));
+    }
+    eprintln!("error: {}", failure.message);
+    failure.code
+}
+
+async fn run(arguments: RunArguments) -> Result<u8, Failure> {
+    let RunArguments { file, code, json, script, servers } = arguments;
+    let source = match (code, file) {
+        (Some(code), _) => code,
+        (None, Some(file)) => read_script(&file)?,
+        (None, None) => return Err(Failure::usage("a script is missing: give a FILE, `-`, or -e 'CODE'")),
+    };
+    let client = with_script(client(&servers)?, &script).build()?;
+    let mut options = ExecuteOptions::default().timeout(script.timeout);
+    if !json {
+        options = options.on_log(|line| eprintln!("{line}"));
+    }
+    let execution = until_signal(&client, client.execute_code(&source, options)).await??;
+    let status = client.server_status().await;
+    client.close_all_sessions().await;
+    warn_of_failed(&status);
+    if json {
+        println!("{}", serde_json::to_string(&execution).map_err(|error| Failure::usage(error.to_string()))?);
+    }
+    let Execution { result, error, .. } = execution;
+    let Some(error) = error else {
+        if !json {
+            render::value(&result);
+        }
+        return Ok(0);
+    };
+    if !json {
+        eprintln!("error: {error}");
+    }
+    Ok(if error.kind == "connection" { none_reached(&status).unwrap_or(SCRIPT_FAILED) } else { SCRIPT_FAILED })
+}
+
+async fn tools(arguments: ToolsArguments) -> Result<u8, Failure> {
+    let ToolsArguments { query, detail, json, servers } = arguments;
+    let detail = match detail {
+        DetailArgument::Names => Detail::Names,
+        DetailArgument::Descriptions => Detail::Descriptions,
+        DetailArgument::Full => Detail::Full,
+    };
+    let client = client(&servers)?.build()?;
+    let found = until_signal(&client, client.search_tools(&query.join(" "), detail)).await?;
+    let status = client.server_status().await;
+    client.close_all_sessions().await;
+    warn_of_failed(&status);
+    if json {
+        println!("{}", serde_json::to_string(&found).map_err(|error| Failure::usage(error.to_string()))?);
+    } else {
+        render::tools(&found);
+    }
+    Ok(none_reached(&status).unwrap_or(0))
+}
+
+async fn serve(arguments: ServeArguments) -> Result<u8, Failure> {
+    let client = with_script(client(&arguments.servers)?, &arguments.script).build()?;
+    let served = until_signal(&client, client.serve_stdio()).await?;
+    client.close_all_sessions().await;
+    served?;
+    Ok(0)
+}
+
+async fn demo_server() -> Result<u8, Failure> {
+    rhaiway_demo_server::serve_stdio().await.map_err(|message| Failure { code: SCRIPT_FAILED, kind: "internal", message })?;
+    Ok(0)
+}
+
+/// Runs `work`, unless the command is told to end first; then the servers are closed.
+async fn until_signal<T>(client: &Client, work: impl Future<Output = T>) -> Result<T, Failure> {
+    tokio::select! {
+        done = work => Ok(done),
+        signal = signal() => {
+            client.close_all_sessions().await;
+            Err(Failure { code: 128 + signal, kind: "cancelled", message: "interrupted".into() })
+        }
+    }
+}
+
+/// Waits for SIGINT or SIGTERM: its number.
+async fn signal() -> u8 {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => 2,
+            _ = terminate.recv() => 15,
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = tokio::signal::ctrl_c().await;
+        2
+    }
+}
+
+fn read_script(file: &Path) -> Result<String, Failure> {
+    let failed = |error: std::io::Error| Failure::usage(format!("can't read the script `{}`: {error}", file.display()));
+    let mut source = String::new();
+    if file == Path::new("-") {
+        std::io::stdin().read_to_string(&mut source).map_err(failed)?;
+    } else {
+        source = std::fs::read_to_string(file).map_err(failed)?;
+    }
+    Ok(source)
+}
+
+fn client(arguments: &ServerArguments) -> Result<ClientBuilder, Failure> {
+    let config = config(arguments.config.as_deref())?;
+    for problem in config.problems() {
+        eprintln!("warning: {problem}");
+    }
+    let mut builder = Client::builder().config(config).connect_timeout(arguments.connect_timeout).variables(|name| std::env::var(name).ok());
+    if !arguments.allow_server.is_empty() {
+        builder = builder.allowed_servers(arguments.allow_server.iter().cloned());
+    }
+    Ok(builder)
+}
+
+fn with_script(builder: ClientBuilder, arguments: &ScriptArguments) -> ClientBuilder {
+    let mut limits = rhaiway::Limits::default();
+    limits.wall_time = arguments.timeout;
+    let mut builder = builder.code_mode(true).limits(limits).isolation(match arguments.isolation {
+        IsolationArgument::Sandbox => Isolation::Sandbox,
+        IsolationArgument::InProcess => Isolation::InProcess,
+    });
+    if let Ok(folders) = etcetera::choose_base_strategy() {
+        builder = builder.cache_dir(folders.cache_dir().join("rhaiway"));
+    }
+    builder.on_compile(|| eprintln!("compiling the script engine, this once (a few seconds) …"))
+}
+
+fn config(file: Option<&Path>) -> Result<Config, Failure> {
+    let found = CONFIG_FILES.iter().map(Path::new).find(|file| file.exists());
+    match file.or(found) {
+        Some(file) => Ok(Config::from_file(file)?),
+        None => {
+            let program = std::env::current_exe().map_err(|error| Failure::usage(format!("can't find this program for the demo: {error}")))?;
+            let demo = json!({"mcpServers": {"demo": {"command": program, "args": ["demo-server"]}}});
+            Ok(Config::from_value(demo)?)
+        }
+    }
+}
+
+fn warn_of_failed(status: &std::collections::BTreeMap<String, ServerStatus>) {
+    for status in status.values() {
+        match status {
+            // Malformed entries were reported when the configuration was read.
+            ServerStatus::Failed(error) if !error.is_config() => eprintln!("warning: {error}"),
+            _ => {}
+        }
+    }
+}
+
+/// The exit code where servers failed and not one is connected.
+fn none_reached(status: &std::collections::BTreeMap<String, ServerStatus>) -> Option<u8> {
+    let mut config_only = true;
+    let mut failed = false;
+    for status in status.values() {
+        match status {
+            ServerStatus::Connected => return None,
+            ServerStatus::Failed(error) => {
+                failed = true;
+                config_only &= error.is_config();
+            }
+            _ => {}
+        }
+    }
+    failed.then_some(if config_only { USAGE } else { UNREACHABLE })
+}

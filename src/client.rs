@@ -1,0 +1,554 @@
+//! [`Client`]: the configured servers, their sessions, and the scripts that call them. The only place that knows both.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use serde_json::{Map, Value};
+
+use crate::catalog::{Catalog, Namespace, SearchResults, did_you_mean, namespaces, suggest};
+use crate::config::Config;
+use crate::error::Error;
+use crate::script::{self, BoxFuture, Call, Called, Door, Execution, Isolation, Limits, LogSink, Run};
+use crate::serve::{CodeMode, CodeModeServer};
+use crate::session::{Session, SessionSettings};
+use crate::tool::{Detail, Failure, FailureKind};
+
+/// Name of the session that code mode shows instead of the servers' own.
+pub const CODE_MODE_SESSION: &str = "code_mode";
+/// How long a server that could not be reached is left alone by scripts.
+const RETRY_AFTER: Duration = Duration::from_secs(15);
+
+/// The configured MCP servers as one thing to hold: manages their sessions, searches their tools, runs scripts that call them.
+///
+/// Clones share everything. Sessions live until they are closed, or until the last clone is dropped, which ends the servers' processes.
+///
+/// ```no_run
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), rhaiway::Error> {
+/// let client = rhaiway::Client::builder()
+///     .config(rhaiway::Config::from_file("mcp.json")?)
+///     .variables(|name| std::env::var(name).ok())
+///     .code_mode(true)
+///     .build()?;
+/// let run = client.execute_code("files.list_directory(#{path: \".\"})", Default::default()).await?;
+/// println!("{} after {} calls", run.result, run.calls.len());
+/// client.close_all_sessions().await;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+#[doc(alias = "MCPClient")]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: RwLock<Config>,
+    allowed: Option<Vec<String>>,
+    code_mode: bool,
+    settings: SessionSettings,
+    limits: Limits,
+    isolation: Isolation,
+    cache_dir: Option<PathBuf>,
+    on_compile: Option<Arc<dyn Fn() + Send + Sync>>,
+    connections: Mutex<HashMap<String, Arc<Connection>>>,
+}
+
+/// One server's place: held while it is being connected, so that all who want it wait for the same attempt.
+type Connection = tokio::sync::Mutex<State>;
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Closed,
+    Open(Session),
+    Failed(Error, Instant),
+}
+
+/// Sets up a [`Client`]. Made by [`Client::builder`].
+#[must_use]
+pub struct ClientBuilder {
+    config: Config,
+    allowed: Option<Vec<String>>,
+    code_mode: bool,
+    settings: SessionSettings,
+    limits: Limits,
+    isolation: Isolation,
+    cache_dir: Option<PathBuf>,
+    on_compile: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+impl ClientBuilder {
+    /// The servers; none where this is not called.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Only these servers are connected; all of them where this is not called.
+    pub fn allowed_servers(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.allowed = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Enables [`Client::execute_code`], and shows only the code-mode session to the outside; off where this is not called.
+    pub fn code_mode(mut self, on: bool) -> Self {
+        self.code_mode = on;
+        self
+    }
+
+    /// Looks up `${VAR}` in the configuration, and the variables that child processes need, such as `PATH`. Nothing is known where this
+    /// is not called; `|name| std::env::var(name).ok()` is what most programs want.
+    pub fn variables(mut self, variables: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
+        self.settings.variables = Arc::new(variables);
+        self
+    }
+
+    /// How long connecting to one server may take, where its entry has no `connect_timeout`; 30 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.connect_timeout = timeout;
+        self
+    }
+
+    /// Whether the certificates of HTTP servers are checked; on where this is not called. Off is logged as a warning.
+    #[doc(alias = "verify")]
+    pub fn verify_tls(mut self, on: bool) -> Self {
+        self.settings.verify_tls = on;
+        self
+    }
+
+    /// Bounds on every script; [`ExecuteOptions`] can change the wall clock for one.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Where scripts run; the sandbox where this is not called.
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        self.isolation = isolation;
+        self
+    }
+
+    /// A folder of this user's for the compiled script engine. Without one, each process spends two seconds on compiling it.
+    pub fn cache_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.cache_dir = Some(folder.into());
+        self
+    }
+
+    /// Is called before the script engine is compiled.
+    pub fn on_compile(mut self, tell: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_compile = Some(Arc::new(tell));
+        self
+    }
+
+    /// Makes the client. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`Error::UnknownServer`] if an allowed server is not configured.
+    pub fn build(self) -> Result<Client, Error> {
+        let Self { config, allowed, code_mode, settings, limits, isolation, cache_dir, on_compile } = self;
+        let known = config.server_names();
+        if let Some(name) = allowed.iter().flatten().find(|name| !known.contains(name)) {
+            return Err(Error::UnknownServer { name: name.clone(), known });
+        }
+        let connections = Mutex::default();
+        let config = RwLock::new(config);
+        let inner = Inner { config, allowed, code_mode, settings, limits, isolation, cache_dir, on_compile, connections };
+        Ok(Client { inner: Arc::new(inner) })
+    }
+}
+
+/// Settings of one [`Client::execute_code`].
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct ExecuteOptions {
+    /// Wall clock of the script; that of the client's [`Limits`] where it is not set.
+    pub timeout: Option<Duration>,
+    /// Is told each line as the script prints it.
+    pub on_log: Option<LogSink>,
+}
+
+impl ExecuteOptions {
+    /// Sets the wall clock.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets what is told each line as the script prints it.
+    #[must_use]
+    pub fn on_log(mut self, on_log: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.on_log = Some(Arc::new(on_log));
+        self
+    }
+}
+
+/// What became of connecting all servers.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Sessions {
+    /// The open sessions, by server.
+    pub open: BTreeMap<String, Session>,
+    /// Why the other servers have none.
+    pub failed: BTreeMap<String, Error>,
+}
+
+/// How a server stands with a client.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ServerStatus {
+    /// Not connected, as nothing has needed it, or no longer.
+    Closed,
+    /// Connected.
+    Connected,
+    /// Its entry is malformed, or the last attempt to connect it failed.
+    Failed(Error),
+}
+
+impl Client {
+    /// A client without servers, to be set up.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder {
+            config: Config::empty(),
+            allowed: None,
+            code_mode: false,
+            settings: SessionSettings { variables: Arc::new(|_: &str| None), connect_timeout: Duration::from_secs(30), verify_tls: true },
+            limits: Limits::default(),
+            isolation: Isolation::default(),
+            cache_dir: None,
+            on_compile: None,
+        }
+    }
+
+    /// Adds a server to the configuration, or replaces it; a session that is open goes on with the old entry until it is closed.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the JSON path of the fault; nothing is changed then.
+    pub fn add_server(&self, name: &str, entry: Value) -> Result<(), Error> {
+        let mut config = self.inner.config.write().unwrap_or_else(PoisonError::into_inner);
+        config.add_server(name, entry)
+    }
+
+    /// Removes a server from the configuration and closes its session.
+    ///
+    /// # Errors
+    /// [`Error::UnknownServer`].
+    pub async fn remove_server(&self, name: &str) -> Result<(), Error> {
+        self.inner.config.write().unwrap_or_else(PoisonError::into_inner).remove_server(name)?;
+        self.close_session(name).await;
+        Ok(())
+    }
+
+    /// Names of the configured servers.
+    #[must_use]
+    #[doc(alias = "get_server_names")]
+    pub fn server_names(&self) -> Vec<String> {
+        self.inner.config().server_names()
+    }
+
+    /// The configuration as it is now.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        self.inner.config().clone()
+    }
+
+    /// Writes the configuration as indented JSON, variables unexpanded and unknown keys kept.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn save_config(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        self.inner.config().save(path)
+    }
+
+    /// Connects one server, unless it is connected already.
+    ///
+    /// # Errors
+    /// [`Error::UnknownServer`] if it is not configured or not allowed, [`Error::Config`] if its entry is malformed, else
+    /// [`Error::Connect`].
+    pub async fn create_session(&self, name: &str) -> Result<Session, Error> {
+        if name == CODE_MODE_SESSION && self.inner.code_mode {
+            return self.code_mode_session().await;
+        }
+        let allowed = self.inner.allowed_names();
+        if !allowed.iter().any(|allowed| allowed == name) {
+            return Err(Error::UnknownServer { name: name.into(), known: allowed });
+        }
+        self.inner.connect(name, true).await
+    }
+
+    /// Connects all allowed servers, at the same time. In code mode, the one session is the code-mode session, and the servers are
+    /// connected by the first script or search that needs them.
+    pub async fn create_all_sessions(&self) -> Sessions {
+        let names = if self.inner.code_mode { vec![CODE_MODE_SESSION.to_string()] } else { self.inner.allowed_names() };
+        let connected = join_all(names.iter().map(|name| self.create_session(name))).await;
+        let mut sessions = Sessions::default();
+        for (name, session) in names.into_iter().zip(connected) {
+            match session {
+                Ok(session) => drop(sessions.open.insert(name, session)),
+                Err(error) => drop(sessions.failed.insert(name, error)),
+            }
+        }
+        sessions
+    }
+
+    /// The open session of a server.
+    ///
+    /// # Errors
+    /// [`Error::NoSession`].
+    #[doc(alias = "get_session")]
+    pub async fn session(&self, name: &str) -> Result<Session, Error> {
+        self.inner.open_session(name).await.ok_or_else(|| Error::NoSession { server: name.into() })
+    }
+
+    /// All open sessions by server; in code mode only the code-mode session.
+    #[doc(alias = "get_all_active_sessions")]
+    pub async fn active_sessions(&self) -> BTreeMap<String, Session> {
+        let names: Vec<String> = self.inner.connections().keys().filter(|name| !self.inner.code_mode || *name == CODE_MODE_SESSION).cloned().collect();
+        let open = join_all(names.iter().map(|name| self.inner.open_session(name))).await;
+        names.into_iter().zip(open).filter_map(|(name, session)| Some((name, session?))).collect()
+    }
+
+    /// How each allowed server stands. Waits for connections that are being made.
+    pub async fn server_status(&self) -> BTreeMap<String, ServerStatus> {
+        let names = self.inner.allowed_names();
+        let status = join_all(names.iter().map(|name| self.inner.status(name))).await;
+        names.into_iter().zip(status).collect()
+    }
+
+    /// Closes the session of a server and ends its process. Where none is open, nothing happens but a logged warning.
+    pub async fn close_session(&self, name: &str) {
+        let connection = self.inner.connections().remove(name);
+        let state = match connection {
+            Some(connection) => std::mem::take(&mut *connection.lock().await),
+            None => State::Closed,
+        };
+        match state {
+            State::Open(session) => session.close().await,
+            State::Closed | State::Failed(..) => tracing::warn!(server = name, "there is no open session to close"),
+        }
+    }
+
+    /// Closes all sessions at the same time.
+    pub async fn close_all_sessions(&self) {
+        let connections: Vec<Arc<Connection>> = self.inner.connections().drain().map(|(_, connection)| connection).collect();
+        let close = connections.iter().map(|connection| async move {
+            if let State::Open(session) = std::mem::take(&mut *connection.lock().await) {
+                session.close().await;
+            }
+        });
+        join_all(close).await;
+    }
+
+    /// Runs a Rhai script in which each allowed server is an object: `server.tool(#{…})`.
+    ///
+    /// Servers that the script names are connected first, at the same time. One that cannot be reached fails only the calls to it.
+    /// Dropping the future ends the script and cancels the calls that are under way.
+    ///
+    /// # Errors
+    /// [`Error::CodeModeOff`], or [`Error::Sandbox`] if the sandbox can't be set up. A script that fails is an [`Execution`].
+    pub async fn execute_code(&self, code: &str, options: ExecuteOptions) -> Result<Execution, Error> {
+        self.inner.execute(code.into(), options).await
+    }
+
+    /// Finds tools by words in their names, descriptions and parameters, in all allowed servers, which are connected first. An empty
+    /// query finds all tools. Servers that can't be reached are named in the answer.
+    pub async fn search_tools(&self, query: &str, detail: Detail) -> SearchResults {
+        self.inner.catalog().await.search(query, detail)
+    }
+
+    /// Serves code mode as an MCP server on this process's standard input and output, until the other side closes them.
+    ///
+    /// # Errors
+    /// [`Error::CodeModeOff`], or [`Error::Request`] if the other side does not speak MCP.
+    pub async fn serve_stdio(&self) -> Result<(), Error> {
+        self.code_mode_server()?.serve_stdio().await
+    }
+
+    fn code_mode_server(&self) -> Result<CodeModeServer, Error> {
+        if !self.inner.code_mode {
+            return Err(Error::CodeModeOff);
+        }
+        // Weak, as the client holds the session that holds the server.
+        Ok(CodeModeServer::new(Arc::new(WeakClient(Arc::downgrade(&self.inner)))))
+    }
+
+    async fn code_mode_session(&self) -> Result<Session, Error> {
+        let connection = self.inner.connection(CODE_MODE_SESSION);
+        let mut state = connection.lock().await;
+        if let State::Open(session) = &*state {
+            return Ok(session.clone());
+        }
+        let session = Session::in_process(CODE_MODE_SESSION, self.code_mode_server()?).await?;
+        *state = State::Open(session.clone());
+        Ok(session)
+    }
+}
+
+impl Inner {
+    fn config(&self) -> std::sync::RwLockReadGuard<'_, Config> {
+        self.config.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connections(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Connection>>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connection(&self, name: &str) -> Arc<Connection> {
+        Arc::clone(self.connections().entry(name.into()).or_default())
+    }
+
+    fn allowed_names(&self) -> Vec<String> {
+        let names = self.config().server_names();
+        names.into_iter().filter(|name| self.allowed.as_ref().is_none_or(|allowed| allowed.contains(name))).collect()
+    }
+
+    async fn open_session(&self, name: &str) -> Option<Session> {
+        let connection = self.connections().get(name).cloned()?;
+        match &*connection.lock().await {
+            State::Open(session) if session.is_connected() => Some(session.clone()),
+            _ => None,
+        }
+    }
+
+    async fn status(&self, name: &str) -> ServerStatus {
+        if let Err(error) = self.config().server(name) {
+            return ServerStatus::Failed(error);
+        }
+        let connection = self.connections().get(name).cloned();
+        let Some(connection) = connection else { return ServerStatus::Closed };
+        match &*connection.lock().await {
+            State::Open(session) if session.is_connected() => ServerStatus::Connected,
+            State::Failed(error, _) => ServerStatus::Failed(error.clone()),
+            _ => ServerStatus::Closed,
+        }
+    }
+
+    /// The session of a server, one of the allowed, connected if need be. `again`: also where it could not be reached a moment ago.
+    async fn connect(&self, name: &str, again: bool) -> Result<Session, Error> {
+        let connection = self.connection(name);
+        let mut state = connection.lock().await;
+        match &*state {
+            State::Open(session) if session.is_connected() => return Ok(session.clone()),
+            State::Failed(error, at) if !again && at.elapsed() < RETRY_AFTER => return Err(error.clone()),
+            _ => {}
+        }
+        // What is left of a connection that broke.
+        if let State::Open(broken) = std::mem::take(&mut *state) {
+            broken.close().await;
+        }
+        let server = self.config().server(name)?;
+        match Session::open(name, &server, &self.settings).await {
+            Ok(session) => {
+                *state = State::Open(session.clone());
+                Ok(session)
+            }
+            Err(error) => {
+                *state = State::Failed(error.clone(), Instant::now());
+                Err(error)
+            }
+        }
+    }
+
+    async fn execute(self: &Arc<Self>, source: String, options: ExecuteOptions) -> Result<Execution, Error> {
+        if !self.code_mode {
+            return Err(Error::CodeModeOff);
+        }
+        let namespaces = namespaces(&self.allowed_names());
+        let named: Vec<&str> = namespaces.iter().filter(|space| source.contains(&space.script_name)).map(|space| space.name.as_str()).collect();
+        join_all(named.iter().map(|name| self.connect(name, false))).await;
+        let mut limits = self.limits.clone();
+        limits.wall_time = options.timeout.unwrap_or(limits.wall_time);
+        script::run(Run {
+            source,
+            servers: namespaces.iter().map(|space| space.script_name.clone()).collect(),
+            limits,
+            isolation: self.isolation,
+            on_log: options.on_log,
+            door: Arc::new(ScriptDoor { client: Arc::clone(self), namespaces }),
+            cache_dir: self.cache_dir.clone(),
+            on_compile: self.on_compile.clone(),
+        })
+        .await
+    }
+
+    async fn catalog(&self) -> Catalog {
+        let namespaces = namespaces(&self.allowed_names());
+        let list = |name: String| async move { self.connect(&name, false).await?.tools().await };
+        let tools = join_all(namespaces.iter().map(|space| list(space.name.clone()))).await;
+        let servers = namespaces.into_iter().zip(tools).map(|(space, tools)| (space, tools.map_err(|error| error.to_string()))).collect();
+        Catalog { servers }
+    }
+}
+
+/// The host's side of one script.
+struct ScriptDoor {
+    client: Arc<Inner>,
+    namespaces: Vec<Namespace>,
+}
+
+impl ScriptDoor {
+    async fn call(&self, call: &Call, tool_name: &mut Option<String>) -> Result<String, Failure> {
+        let fail = |kind, message: String| Failure { kind, server: call.server.clone(), tool: call.tool.clone(), message };
+        let Some(space) = self.namespaces.iter().find(|space| space.script_name == call.server) else {
+            let near = suggest(&call.server, self.namespaces.iter().map(|space| space.script_name.as_str()));
+            return Err(fail(FailureKind::UnknownServer, format!("there is no server `{}`{}", call.server, did_you_mean(&near))));
+        };
+        let unreachable = |error: Error| fail(FailureKind::Connection, error.to_string());
+        let session = self.client.connect(&space.name, false).await.map_err(unreachable)?;
+        let tools = session.tools().await.map_err(unreachable)?;
+        let Some(tool) = tools.resolve(&call.tool, call.by_name) else {
+            let hint = did_you_mean(&tools.suggest(&call.tool));
+            return Err(fail(FailureKind::UnknownTool, format!("the server `{}` has no tool `{}`{hint}", call.server, call.tool)));
+        };
+        *tool_name = Some(tool.name.clone());
+        let arguments: Map<String, Value> =
+            serde_json::from_str(&call.arguments).map_err(|error| fail(FailureKind::Arguments, format!("the arguments are no JSON object: {error}")))?;
+        let answer = session.call_tool(&tool.name, arguments, None).await.map_err(|error| match error {
+            Error::Call(failure) => Failure { server: call.server.clone(), ..failure },
+            other => fail(FailureKind::Connection, other.to_string()),
+        })?;
+        answer.into_script_value().map_err(|said| Failure { tool: tool.name.clone(), ..fail(FailureKind::Tool, said) })
+    }
+}
+
+impl Door for ScriptDoor {
+    fn call_tool(&self, call: Call) -> BoxFuture<'_, Called> {
+        Box::pin(async move {
+            let mut tool = None;
+            let answer = self.call(&call, &mut tool).await;
+            Called { tool, answer }
+        })
+    }
+
+    fn search_tools(&self, query: String, detail: Detail) -> BoxFuture<'_, String> {
+        Box::pin(async move {
+            let results = self.client.catalog().await.search(&query, detail);
+            serde_json::to_string(&results).unwrap_or_else(|error| format!("{:?}", error.to_string()))
+        })
+    }
+}
+
+struct WeakClient(Weak<Inner>);
+
+impl WeakClient {
+    fn client(&self) -> Result<Arc<Inner>, Error> {
+        self.0.upgrade().ok_or_else(|| Error::NoSession { server: CODE_MODE_SESSION.into() })
+    }
+}
+
+impl CodeMode for WeakClient {
+    fn execute(&self, code: String, timeout: Option<Duration>) -> BoxFuture<'_, Result<Execution, Error>> {
+        Box::pin(async move { self.client()?.execute(code, ExecuteOptions { timeout, on_log: None }).await })
+    }
+
+    fn search(&self, query: String, detail: Detail) -> BoxFuture<'_, Result<SearchResults, Error>> {
+        Box::pin(async move { Ok(self.client()?.catalog().await.search(&query, detail)) })
+    }
+
+    fn namespaces(&self) -> Vec<String> {
+        let names = self.client().map(|client| client.allowed_names()).unwrap_or_default();
+        namespaces(&names).into_iter().map(|space| space.script_name).collect()
+    }
+}

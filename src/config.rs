@@ -1,0 +1,318 @@
+//! The `mcpServers` configuration that editors and agents already have, typed. Reads and writes JSON; connects to nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::error::Error;
+
+const SERVERS: &str = "mcpServers";
+/// What VS Code calls it.
+const SERVERS_OF_VS_CODE: &str = "servers";
+
+/// Which servers there are and how they are reached: `{"mcpServers": {"name": {…}}}`.
+///
+/// Keys that rhaiway does not know are kept, and written again by [`Config::save`]. A malformed entry does not take the others
+/// down: it is an error only when it is used, and [`Config::problems`] lists all of them.
+///
+/// ```
+/// let config = rhaiway::Config::from_value(serde_json::json!({"mcpServers": {
+///     "files": {"command": "npx", "args": ["-y", "@modelcontextprotocol/server-filesystem", "."]},
+///     "remote": {"url": "https://example.com/mcp", "headers": {"X-Key": "${KEY}"}},
+/// }}))?;
+/// assert_eq!(config.server_names(), ["files", "remote"]);
+/// # Ok::<(), rhaiway::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Config {
+    document: Map<String, Value>,
+}
+
+/// How one server is reached.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ServerConfig {
+    /// Kind of connection, by the key that the entry has.
+    pub transport: Transport,
+    /// How long connecting may take (`connect_timeout`, in seconds); the client's own bound where it is not set.
+    pub connect_timeout: Option<Duration>,
+}
+
+/// Kind of connection. Strings may hold `${VAR}` and `${VAR:-default}`, which are expanded when the server is connected.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Transport {
+    /// A child process that speaks MCP on its standard input and output (`command`).
+    Stdio {
+        /// Program, looked up on the `PATH`.
+        command: String,
+        /// Its arguments.
+        args: Vec<String>,
+        /// Variables it gets beside the few that every program needs.
+        env: BTreeMap<String, String>,
+        /// Folder it runs in; this process's own where it is not set.
+        cwd: Option<PathBuf>,
+    },
+    /// Streamable HTTP (`url`).
+    Http {
+        /// Endpoint.
+        url: String,
+        /// Headers sent with each request.
+        headers: BTreeMap<String, String>,
+        /// Bearer token.
+        auth: Option<String>,
+        /// Bound on connecting to the host (`timeout`, in seconds).
+        timeout: Option<Duration>,
+        /// Longest silence of a response stream (`sse_read_timeout`, in seconds).
+        read_timeout: Option<Duration>,
+    },
+    /// WebSocket (`ws_url`): recognised, but not supported yet.
+    WebSocket {
+        /// Endpoint.
+        url: String,
+    },
+}
+
+impl Config {
+    /// No servers.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// Takes a configuration that is in memory.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is not an object, or its `mcpServers` is none. Faults of single entries come later.
+    pub fn from_value(value: Value) -> Result<Self, Error> {
+        let Value::Object(mut document) = value else {
+            return Err(fault("(top level)", format!("expected an object with `mcpServers`, found {}", kind(&value))));
+        };
+        if !document.contains_key(SERVERS)
+            && let Some(servers) = document.remove(SERVERS_OF_VS_CODE)
+        {
+            document.insert(SERVERS.into(), servers);
+        }
+        match document.get(SERVERS) {
+            None | Some(Value::Object(_)) => Ok(Self { document }),
+            Some(other) => Err(fault(SERVERS, format!("expected an object of servers by name, found {}", kind(other)))),
+        }
+    }
+
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it can't be read, [`Error::Config`] with line and column if it is not JSON.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|source| Error::File { action: "read", path: path.into(), source: source.into() })?;
+        let value = serde_json::from_str(text.trim_start_matches('\u{feff}'))
+            .map_err(|error| fault(&path.display().to_string(), format!("not JSON: {error}")))?;
+        Self::from_value(value)
+    }
+
+    /// Writes the configuration as indented JSON, through a temporary file, so that a reader sees the old or the new one. Variables
+    /// stay as they were written, unexpanded.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = path.as_ref();
+        let write = || -> std::io::Result<()> {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+            serde_json::to_writer_pretty(&mut file, &self.document)?;
+            std::io::Write::write_all(&mut file, b"\n")?;
+            file.as_file().sync_all()?;
+            file.persist(path)?;
+            Ok(())
+        };
+        write().map_err(|source| Error::File { action: "write", path: path.into(), source: source.into() })
+    }
+
+    /// Names of the configured servers, in the order of the document.
+    #[must_use]
+    pub fn server_names(&self) -> Vec<String> {
+        self.entries().into_iter().flat_map(Map::keys).cloned().collect()
+    }
+
+    /// One server, checked.
+    ///
+    /// # Errors
+    /// [`Error::UnknownServer`], or [`Error::Config`] with the path of the fault.
+    pub fn server(&self, name: &str) -> Result<ServerConfig, Error> {
+        match self.entries().and_then(|entries| entries.get(name)) {
+            Some(entry) => parse(name, entry),
+            None => Err(Error::UnknownServer { name: name.into(), known: self.server_names() }),
+        }
+    }
+
+    /// The faults of all malformed entries.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Error> {
+        self.entries().into_iter().flatten().filter_map(|(name, entry)| parse(name, entry).err()).collect()
+    }
+
+    /// Adds a server, or replaces the one of that name.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the entry is malformed; nothing is changed then.
+    pub fn add_server(&mut self, name: &str, entry: Value) -> Result<(), Error> {
+        parse(name, &entry)?;
+        if let Value::Object(servers) = self.document.entry(SERVERS).or_insert_with(|| Value::Object(Map::new())) {
+            servers.insert(name.into(), entry);
+        }
+        Ok(())
+    }
+
+    /// Removes a server.
+    ///
+    /// # Errors
+    /// [`Error::UnknownServer`].
+    pub fn remove_server(&mut self, name: &str) -> Result<(), Error> {
+        let removed = self.document.get_mut(SERVERS).and_then(Value::as_object_mut).and_then(|servers| servers.shift_remove(name));
+        removed.map(drop).ok_or_else(|| Error::UnknownServer { name: name.into(), known: self.server_names() })
+    }
+
+    fn entries(&self) -> Option<&Map<String, Value>> {
+        self.document.get(SERVERS).and_then(Value::as_object)
+    }
+}
+
+fn parse(name: &str, entry: &Value) -> Result<ServerConfig, Error> {
+    let place = format!("{SERVERS}.{name}");
+    let Value::Object(fields) = entry else {
+        return Err(fault(&place, format!("expected an object, found {}", kind(entry))));
+    };
+    let entry = Entry { place, fields };
+    let given: Vec<&str> = ["command", "url", "ws_url"].into_iter().filter(|key| fields.contains_key(*key)).collect();
+    let transport = match given.as_slice() {
+        ["command"] => Transport::Stdio {
+            command: entry.required_text("command")?,
+            args: entry.texts("args")?,
+            env: entry.text_map("env")?,
+            cwd: entry.text("cwd")?.map(PathBuf::from),
+        },
+        ["url"] => Transport::Http {
+            url: entry.required_text("url")?,
+            headers: entry.text_map("headers")?,
+            auth: entry.text("auth")?,
+            timeout: entry.seconds("timeout")?,
+            read_timeout: entry.seconds("sse_read_timeout")?,
+        },
+        ["ws_url"] => Transport::WebSocket { url: entry.required_text("ws_url")? },
+        [] => return Err(fault(&entry.place, "it has none of `command` (stdio), `url` (HTTP), `ws_url` (WebSocket)".into())),
+        several => return Err(fault(&entry.place, format!("it has `{}`, which exclude each other: keep one", several.join("` and `")))),
+    };
+    match fields.get("sandbox") {
+        None | Some(Value::Bool(false) | Value::Null) => {}
+        Some(_) => {
+            let message = "sandboxed servers are not supported yet, and a server that asks for it never runs unsandboxed";
+            return Err(fault(&format!("{}.sandbox", entry.place), message.into()));
+        }
+    }
+    Ok(ServerConfig { transport, connect_timeout: entry.seconds("connect_timeout")? })
+}
+
+/// A server's entry while it is read; every fault names its path.
+struct Entry<'a> {
+    place: String,
+    fields: &'a Map<String, Value>,
+}
+
+impl Entry<'_> {
+    fn wrong(&self, key: &str, expected: &str, found: &Value) -> Error {
+        fault(&format!("{}.{key}", self.place), format!("expected {expected}, found {}", kind(found)))
+    }
+
+    fn text(&self, key: &str) -> Result<Option<String>, Error> {
+        match self.fields.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(other) => Err(self.wrong(key, "a string", other)),
+        }
+    }
+
+    fn required_text(&self, key: &str) -> Result<String, Error> {
+        self.text(key)?
+            .filter(|text| !text.is_empty())
+            .ok_or_else(|| fault(&format!("{}.{key}", self.place), "expected a string, found nothing".into()))
+    }
+
+    fn texts(&self, key: &str) -> Result<Vec<String>, Error> {
+        match self.fields.get(key) {
+            None | Some(Value::Null) => Ok(Vec::new()),
+            Some(Value::Array(items)) => items
+                .iter()
+                .enumerate()
+                .map(|(index, item)| item.as_str().map(String::from).ok_or_else(|| self.wrong(&format!("{key}[{index}]"), "a string", item)))
+                .collect(),
+            Some(other) => Err(self.wrong(key, "an array of strings", other)),
+        }
+    }
+
+    fn text_map(&self, key: &str) -> Result<BTreeMap<String, String>, Error> {
+        match self.fields.get(key) {
+            None | Some(Value::Null) => Ok(BTreeMap::new()),
+            Some(Value::Object(items)) => items
+                .iter()
+                .map(|(name, item)| match item {
+                    Value::String(text) => Ok((name.clone(), text.clone())),
+                    Value::Number(_) | Value::Bool(_) => Ok((name.clone(), item.to_string())),
+                    other => Err(self.wrong(&format!("{key}.{name}"), "a string", other)),
+                })
+                .collect(),
+            Some(other) => Err(self.wrong(key, "an object of strings", other)),
+        }
+    }
+
+    fn seconds(&self, key: &str) -> Result<Option<Duration>, Error> {
+        let wrong = |found| self.wrong(key, "a positive number of seconds", found);
+        match self.fields.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(found) => {
+                let seconds = found.as_f64().filter(|seconds| *seconds > 0.0).ok_or_else(|| wrong(found))?;
+                Duration::try_from_secs_f64(seconds).map(Some).map_err(|_| wrong(found))
+            }
+        }
+    }
+}
+
+fn fault(path: &str, message: String) -> Error {
+    Error::Config { path: path.into(), message }
+}
+
+fn kind(value: &Value) -> String {
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(value) => format!("`{value}`"),
+        Value::Number(value) => format!("`{value}`"),
+        Value::String(_) => "a string".into(),
+        Value::Array(_) => "an array".into(),
+        Value::Object(_) => "an object".into(),
+    }
+}
+
+/// Replaces `${VAR}` and `${VAR:-default}` in `text`; `${env:VAR}` is the same as `${VAR}`. `Err` is the name of a variable that is not
+/// set and has no default. A `${` that is never closed stays as it is.
+pub(crate) fn expand(text: &str, variables: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        let Some((inside, tail)) = after.split_once('}') else { break };
+        out.push_str(before);
+        let (name, default) = inside.split_once(":-").map_or((inside, None), |(name, default)| (name, Some(default)));
+        let name = name.strip_prefix("env:").unwrap_or(name);
+        // As in a shell, `:-` also replaces an empty value.
+        match (variables(name).filter(|value| default.is_none() || !value.is_empty()), default) {
+            (Some(value), _) => out.push_str(&value),
+            (None, Some(default)) => out.push_str(default),
+            (None, None) => return Err(name.into()),
+        }
+        rest = tail;
+    }
+    out.push_str(rest);
+    Ok(out)
+}

@@ -1,0 +1,97 @@
+//! The one error of the library. A script that fails is no [`Error`]: it is a value, [`Execution::error`](crate::Execution).
+
+use std::path::PathBuf;
+
+use crate::tool::Failure;
+
+/// What went wrong outside a script.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error("can't {action} `{path}`")]
+    File {
+        /// `read` or `write`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::sync::Arc<std::io::Error>,
+    },
+    /// A configuration is not what it has to be, at a JSON path such as `mcpServers.files.args[0]`.
+    #[error("in the configuration, {path}: {message}")]
+    Config {
+        /// JSON path, or the file where the whole is broken.
+        path: String,
+        /// What is wrong, and what is expected.
+        message: String,
+    },
+    /// No server of that name is configured, or it is not among the allowed ones.
+    #[error("there is no server `{name}`: {}", known_names(known))]
+    UnknownServer {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// The server is configured, but no session is open.
+    #[error("there is no open session for the server `{server}`: create one first")]
+    NoSession {
+        /// The server.
+        server: String,
+    },
+    /// A server could not be started or reached, or did not answer as an MCP server.
+    #[error("can't connect to the server `{server}`: {message}{}", stderr_lines(stderr))]
+    Connect {
+        /// The server.
+        server: String,
+        /// Why.
+        message: String,
+        /// The last lines that it wrote to its standard error.
+        stderr: Vec<String>,
+    },
+    /// A server answered a request with an error, or not at all.
+    #[error("the server `{server}` failed on `{method}`: {message}")]
+    Request {
+        /// The server.
+        server: String,
+        /// Method of the request, such as `resources/read`.
+        method: &'static str,
+        /// What the server said, or what became of the connection.
+        message: String,
+    },
+    /// A tool could not be called, or failed.
+    #[error(transparent)]
+    Call(#[from] Failure),
+    /// Code mode is off for this client.
+    #[error("code mode is off for this client: build it with `code_mode(true)`")]
+    CodeModeOff,
+    /// The script sandbox could not be set up.
+    #[error("can't set up the script sandbox: {message}")]
+    Sandbox {
+        /// Why.
+        message: String,
+    },
+}
+
+impl Error {
+    /// Whether the fault is in the configuration rather than in a server.
+    #[must_use]
+    pub fn is_config(&self) -> bool {
+        matches!(self, Self::Config { .. } | Self::UnknownServer { .. })
+    }
+
+    /// Whether a server could not be reached.
+    #[must_use]
+    pub fn is_connection(&self) -> bool {
+        matches!(self, Self::Connect { .. })
+    }
+}
+
+fn known_names(known: &[String]) -> String {
+    if known.is_empty() { "none is configured".into() } else { format!("there are `{}`", known.join("`, `")) }
+}
+
+fn stderr_lines(lines: &[String]) -> String {
+    if lines.is_empty() { String::new() } else { format!("; its last lines on stderr:\n  {}", lines.join("\n  ")) }
+}

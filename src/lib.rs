@@ -1,0 +1,52 @@
+//! Code mode for the [Model Context Protocol](https://modelcontextprotocol.io): run the [Rhai](https://rhai.rs/book) scripts that agents
+//! write against the MCP servers that a user has configured.
+//!
+//! An agent that calls tools one by one sees every intermediate result. With code mode it sends one script, in which each server is an
+//! object, and sees only what the script returns:
+//!
+//! ```no_run
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), rhaiway::Error> {
+//! use rhaiway::{Client, Config, ExecuteOptions};
+//!
+//! let client = Client::builder()
+//!     .config(Config::from_file("mcp.json")?)
+//!     .variables(|name| std::env::var(name).ok())
+//!     .code_mode(true)
+//!     .build()?;
+//! let run = client
+//!     .execute_code("github.list_issues(#{state: \"open\"}).issues.map(|issue| issue.title)", ExecuteOptions::default())
+//!     .await?;
+//! match &run.error {
+//!     None => println!("{}", run.result),
+//!     Some(error) => eprintln!("{error}"),
+//! }
+//! client.close_all_sessions().await;
+//! # Ok(()) }
+//! ```
+//!
+//! * [`Config`] reads the `mcpServers` configuration of other MCP clients.
+//! * [`Client`] connects the servers, each once ([`Session`]), finds their tools ([`Client::search_tools`]) and runs scripts
+//!   ([`Client::execute_code`]).
+//! * An [`Execution`] is what a script came to: its value, logs, every call it made, and the [`Diagnostic`] if it failed.
+//! * Scripts run as a wasm guest with hard [`Limits`]; [`Isolation::InProcess`] is for those that you trust.
+//! * An [`Error`] is never a script's fault.
+
+mod catalog;
+mod client;
+mod config;
+mod error;
+mod sandbox;
+mod script;
+mod serve;
+mod session;
+mod tool;
+
+pub use catalog::{FoundTool, SearchMeta, SearchResults};
+pub use client::{CODE_MODE_SESSION, Client, ClientBuilder, ExecuteOptions, ServerStatus, Sessions};
+pub use config::{Config, ServerConfig, Transport};
+pub use error::Error;
+/// Types of the protocol, as rmcp has them.
+pub use rmcp::model;
+pub use script::{Diagnostic, Execution, Isolation, Limits, Usage};
+pub use session::Session;
+pub use tool::{CallRecord, Detail, Failure, FailureKind, Tool, ToolAnswer};

@@ -1,0 +1,127 @@
+//! Compiled guests on disk. Loading one runs what is in it, so only files that we wrote ourselves, into a folder that is ours alone,
+//! are loaded; everything else is compiled again and replaced.
+
+use std::hash::{Hash, Hasher};
+use std::io::{Read, Write};
+use std::path::Path;
+
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, OpenOptions};
+use sha2::{Digest, Sha256};
+use wasmtime::component::Component;
+use wasmtime::{Engine, Result};
+
+/// Part of the key, so that a change of the format makes all files old.
+const FORMAT: &[u8] = b"rhaiway compiled code 1, wasmtime 48";
+
+pub(super) fn load(engine: &Engine, wasm: &[u8], folder: Option<&Path>, on_compile: &dyn Fn()) -> Result<Component> {
+    let Some(path) = folder else {
+        on_compile();
+        return Component::new(engine, wasm);
+    };
+    let folder = match private_folder(path) {
+        Ok(folder) => folder,
+        Err(error) => {
+            tracing::warn!(folder = %path.display(), %error, "compiled code is not cached");
+            on_compile();
+            return Component::new(engine, wasm);
+        }
+    };
+    let name = format!("{}.cwasm", key(engine, wasm));
+    if is_intact(&folder, &name) {
+        // SAFETY: the file was written by this function (its checksum stands beside it) in a folder that only this user can write
+        // to, under a key made of the content, wasmtime's version and its settings.
+        #[allow(unsafe_code, reason = "loading compiled code from our own cache")]
+        match unsafe { Component::deserialize_file(engine, path.join(&name)) } {
+            Ok(component) => return Ok(component),
+            Err(error) => tracing::warn!(file = name, %error, "compiled again: the cached code does not load"),
+        }
+    }
+    on_compile();
+    let compiled = engine.precompile_component(wasm)?;
+    if let Err(error) = write(&folder, &name, &compiled) {
+        tracing::warn!(folder = %path.display(), %error, "compiled code is not cached");
+    }
+    // SAFETY: compiled by this engine two lines above.
+    #[allow(unsafe_code, reason = "loading what was just compiled")]
+    unsafe {
+        Component::deserialize(engine, &compiled)
+    }
+}
+
+/// Opens the folder, made if need be, and makes sure that nobody else can write to it.
+fn private_folder(path: &Path) -> std::io::Result<Dir> {
+    std::fs::create_dir_all(path)?;
+    let folder = Dir::open_ambient_dir(path, ambient_authority())?;
+    #[cfg(unix)]
+    {
+        use cap_std::fs::{MetadataExt, Permissions, PermissionsExt};
+        if folder.dir_metadata()?.uid() != rustix::process::geteuid().as_raw() {
+            return Err(std::io::Error::other("the folder belongs to another user"));
+        }
+        folder.set_permissions(".", Permissions::from_mode(0o700))?;
+    }
+    Ok(folder)
+}
+
+fn key(engine: &Engine, wasm: &[u8]) -> String {
+    struct Sha(Sha256);
+    impl Hasher for Sha {
+        fn write(&mut self, bytes: &[u8]) {
+            self.0.update(bytes);
+        }
+        fn finish(&self) -> u64 {
+            0
+        }
+    }
+    let mut sha = Sha(Sha256::new());
+    sha.write(FORMAT);
+    engine.precompile_compatibility_hash().hash(&mut sha);
+    sha.write(wasm);
+    hex(sha.0)
+}
+
+fn hex(digest: Sha256) -> String {
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn checksum_name(name: &str) -> String {
+    format!("{name}.sha256")
+}
+
+fn is_intact(folder: &Dir, name: &str) -> bool {
+    let check = || {
+        let metadata = folder.symlink_metadata(name)?;
+        #[cfg(unix)]
+        let ours = cap_std::fs::MetadataExt::uid(&metadata) == rustix::process::geteuid().as_raw();
+        #[cfg(not(unix))]
+        let ours = true;
+        if !metadata.is_file() || !ours {
+            return Ok(false);
+        }
+        let expected = folder.read_to_string(checksum_name(name))?;
+        let mut code = Vec::new();
+        folder.open(name)?.read_to_end(&mut code)?;
+        std::io::Result::Ok(hex(Sha256::new_with_prefix(&code)) == expected)
+    };
+    check().unwrap_or(false)
+}
+
+fn write(folder: &Dir, name: &str, code: &[u8]) -> std::io::Result<()> {
+    // The code first: a checksum without its code, or beside another one, only means that it is compiled again.
+    replace(folder, name, code)?;
+    replace(folder, &checksum_name(name), hex(Sha256::new_with_prefix(code)).as_bytes())
+}
+
+/// Writes through a temporary name, so that no other process sees half a file.
+fn replace(folder: &Dir, name: &str, content: &[u8]) -> std::io::Result<()> {
+    let temporary = format!("{name}.{}.new", std::process::id());
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    cap_std::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = folder.open_with(&temporary, &options)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    folder.rename(&temporary, folder, name)
+}

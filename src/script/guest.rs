@@ -1,0 +1,148 @@
+//! The engine guest in the sandbox: a fresh instance for each run, the host interface on top of [`Accounts`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Store, Trap, UpdateDeadline};
+
+use super::accounts::{Accounts, Ending};
+use super::{Call, Outcome, Run};
+use crate::error::Error;
+use crate::sandbox::{MemoryLimit, SLOTS, Sandbox};
+
+wasmtime::component::bindgen!({
+    path: "sandbox/wit",
+    world: "engine",
+    imports: {
+        "rhaiway:engine/host.call-tool": async | trappable,
+        "rhaiway:engine/host.search-tools": async,
+    },
+    exports: { "run": async },
+});
+
+use rhaiway::engine::{host, types};
+
+/// The built guest. `sandbox/build.sh` makes it, and a test compares it with its sources.
+const ENGINE: &[u8] = include_bytes!("../../sandbox/dist/engine.wasm");
+
+/// The one of this process: compiled code and pooled instances are shared by all clients.
+static SHARED: OnceCell<Arc<SandboxedEngine>> = OnceCell::const_new();
+
+pub(super) async fn shared(cache_dir: Option<PathBuf>, on_compile: Option<Arc<dyn Fn() + Send + Sync>>) -> Result<Arc<SandboxedEngine>, Error> {
+    let engine = SHARED.get_or_try_init(|| async {
+        let load = move || SandboxedEngine::load(cache_dir.as_deref(), &|| on_compile.iter().for_each(|tell| tell()));
+        let loaded = tokio::task::spawn_blocking(load).await;
+        loaded.unwrap_or_else(|error| Err(Error::Sandbox { message: error.to_string() })).map(Arc::new)
+    });
+    engine.await.cloned()
+}
+
+pub(crate) struct SandboxedEngine {
+    sandbox: Sandbox,
+    guest: EnginePre<Host>,
+    slots: Semaphore,
+}
+
+/// What an instance's imports work on.
+struct Host {
+    accounts: Arc<Accounts>,
+    memory: MemoryLimit,
+    deadline: Instant,
+}
+
+impl SandboxedEngine {
+    fn load(cache_dir: Option<&std::path::Path>, on_compile: &dyn Fn()) -> Result<Self, Error> {
+        let failed = |error: wasmtime::Error| Error::Sandbox { message: format!("the engine guest does not load: {error:#}") };
+        let sandbox = Sandbox::new()?;
+        let component = sandbox.load(ENGINE, cache_dir, on_compile)?;
+        let mut linker = Linker::new(sandbox.engine());
+        Engine::add_to_linker::<_, HasSelf<_>>(&mut linker, |host: &mut Host| host).map_err(failed)?;
+        let guest = linker.instantiate_pre(&component).and_then(EnginePre::new).map_err(failed)?;
+        Ok(Self { sandbox, guest, slots: Semaphore::new(SLOTS) })
+    }
+
+    /// Waits until one more instance may live.
+    pub(super) async fn slot(&self) -> Option<SemaphorePermit<'_>> {
+        self.slots.acquire().await.ok() // never closed
+    }
+
+    /// Runs the script in an instance of its own: its highest memory, and how it ended.
+    pub(super) async fn run(&self, run: &Run, accounts: &Arc<Accounts>) -> (usize, Result<Outcome, Ending>) {
+        let wall_time = run.limits.wall_time;
+        let host = Host {
+            accounts: Arc::clone(accounts),
+            memory: MemoryLimit::new(run.limits.memory_bytes),
+            deadline: Instant::now() + wall_time,
+        };
+        let mut store = Store::new(self.sandbox.engine(), host);
+        store.limiter(|host| &mut host.memory);
+        store.set_epoch_deadline(1);
+        // A busy script gives way to the other tasks of its thread at every tick, and the timer below gets its turn.
+        store.epoch_deadline_callback(|store| {
+            if Instant::now() > store.data().deadline { Ok(UpdateDeadline::Interrupt) } else { Ok(UpdateDeadline::Yield(1)) }
+        });
+        let ticking = self.sandbox.tick();
+        let running = async {
+            let engine = self.guest.instantiate_async(&mut store).await?;
+            engine.call_run(&mut store, &run.source, &run.servers).await
+        };
+        let ended = tokio::time::timeout(wall_time, running).await;
+        drop(ticking);
+        let memory = &store.data().memory;
+        let ended = match ended {
+            Err(_) => Err(Ending::Timeout(wall_time)),
+            Ok(Ok(outcome)) => Ok(outcome.map_err(Into::into)),
+            Ok(Err(error)) => Err(self.ending(&error, run, accounts, memory)),
+        };
+        (memory.peak, ended)
+    }
+
+    fn ending(&self, error: &wasmtime::Error, run: &Run, accounts: &Accounts, memory: &MemoryLimit) -> Ending {
+        if let Some(ending) = accounts.ending() {
+            return ending;
+        }
+        if memory.exceeded {
+            return Ending::Limit(format!("the script needs more memory than the limit of {} bytes (`memory_bytes`)", run.limits.memory_bytes));
+        }
+        match error.downcast_ref::<Trap>() {
+            Some(Trap::Interrupt) => Ending::Timeout(run.limits.wall_time),
+            Some(Trap::StackOverflow) => Ending::Limit(
+                "the script's data or calls are nested too deeply for the stack: build flat lists, and loop rather than recurse".into(),
+            ),
+            _ => Ending::Internal(format!("the engine broke off: {error:#}")),
+        }
+    }
+}
+
+impl types::Host for Host {}
+
+impl host::Host for Host {
+    async fn call_tool(&mut self, call: host::Call) -> wasmtime::Result<Result<String, String>> {
+        let host::Call { server, tool, by_name, arguments, position } = call;
+        let position = position.map(|types::Position { line, column }| rhaiway_engine::Position { line, column });
+        match self.accounts.call_tool(Call { server, tool, by_name, arguments }, position).await {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(rhaiway_engine::Refusal::Failed(failure)) => Ok(Err(failure)),
+            // A trap, which no `try` in the script gets past; the accounts know why.
+            Err(rhaiway_engine::Refusal::Stop) => Err(wasmtime::Error::msg("stopped by the host")),
+        }
+    }
+
+    async fn search_tools(&mut self, query: String, detail_level: String) -> Result<String, String> {
+        self.accounts.search_tools(query, &detail_level).await
+    }
+
+    fn log(&mut self, line: String) {
+        self.accounts.log(&line);
+    }
+}
+
+impl From<types::Fault> for rhaiway_engine::Fault {
+    fn from(fault: types::Fault) -> Self {
+        let position = fault.position.map(|types::Position { line, column }| rhaiway_engine::Position { line, column });
+        Self { kind: fault.kind, message: fault.message, position, thrown: fault.thrown }
+    }
+}

@@ -1,0 +1,428 @@
+//! One connection to one MCP server: starting or reaching it, requests, cached lists, and its end. Knows rmcp; knows no scripts.
+
+mod http;
+mod process;
+mod wire;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use reqwest::header::{HeaderName, HeaderValue};
+use rmcp::model::{
+    CallToolRequest, CallToolRequestParams, CancelledNotification, CancelledNotificationParam, ClientConfig, ClientRequest, GetPromptRequestParams,
+    GetPromptResult, Implementation, JsonObject, ListToolsRequest, PaginatedRequestParams, PingRequest, Prompt, ProtocolVersion,
+    ReadResourceRequestParams, ReadResourceResult, RequestId, Resource, ResourceTemplate, ServerPeerInfo, ServerResult,
+};
+use rmcp::service::{NotificationContext, Peer, PeerRequestOptions, RunningService, ServiceError, ServiceExt};
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+use rmcp::{ClientHandler, RoleClient, RoleServer, Service};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::catalog::ToolSet;
+use crate::config::{ServerConfig, Transport, expand};
+use crate::error::Error;
+use crate::tool::{Failure, FailureKind, Tool, ToolAnswer};
+use http::DivertingClient;
+use process::{Process, Program};
+use wire::{Complaints, Diverter, LineTransport, Slot, WantsText};
+
+/// Looks up the variables of a configuration: `${NAME}` becomes what it returns.
+pub type Variables = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// How sessions are opened, the same for all servers of a client.
+#[derive(Clone)]
+pub(crate) struct SessionSettings {
+    pub(crate) variables: Variables,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) verify_tls: bool,
+}
+
+/// How long closing may take at most, over the bounds of the process itself.
+const CLOSE: Duration = Duration::from_secs(10);
+/// Pages of one list; a server that always names a next page must not keep us for ever.
+const PAGES: usize = 1000;
+
+/// An open connection to one server. Clones share it; it ends with [`Session::close`], or when the client and all clones are gone.
+#[derive(Clone)]
+pub struct Session {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: String,
+    peer: Peer<RoleClient>,
+    service: tokio::sync::Mutex<Option<RunningService<RoleClient, Events>>>,
+    /// Kept after the service, so that its input is closed before the process is waited for.
+    process: Option<Process>,
+    complaints: Arc<Complaints>,
+    tools_changed: Arc<AtomicU64>,
+    /// With the count of changes that it was listed at.
+    tools: Mutex<Option<(u64, Arc<ToolSet>)>>,
+    listing: tokio::sync::Mutex<()>,
+}
+
+/// What rmcp tells about the server.
+struct Events {
+    server: String,
+    tools_changed: Arc<AtomicU64>,
+}
+
+impl ClientHandler for Events {
+    fn get_info(&self) -> ClientConfig {
+        let mut info = ClientConfig::default();
+        info.protocol_version = ProtocolVersion::V_2025_11_25;
+        info.client_info = Implementation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+        info
+    }
+
+    async fn on_tool_list_changed(&self, _context: NotificationContext<RoleClient>) {
+        tracing::debug!(server = self.server, "the list of tools changed");
+        self.tools_changed.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("server", &self.inner.name).field("connected", &self.is_connected()).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Connects and initialises.
+    pub(crate) async fn open(name: &str, config: &ServerConfig, settings: &SessionSettings) -> Result<Self, Error> {
+        let connect = |message| Error::Connect { server: name.into(), message, stderr: Vec::new() };
+        let expand = |text: &String| {
+            expand(text, &*settings.variables).map_err(|variable| connect(format!("its configuration needs the variable `{variable}`, which is not set")))
+        };
+        let bound = config.connect_timeout.unwrap_or(settings.connect_timeout);
+        let diverter = Arc::new(Diverter::default());
+        match &config.transport {
+            Transport::Stdio { command, args, env, cwd } => {
+                let cwd = cwd.as_ref().map(|cwd| expand(&cwd.display().to_string())).transpose()?;
+                let program = Program {
+                    command: expand(command)?,
+                    args: args.iter().map(expand).collect::<Result<_, _>>()?,
+                    env: env.iter().map(|(key, value)| Ok((key.clone(), expand(value)?))).collect::<Result<_, Error>>()?,
+                    cwd: cwd.map(|cwd| Path::new(&cwd).to_path_buf()),
+                };
+                let (process, stdout, stdin) = Process::start(&program, &*settings.variables).map_err(connect)?;
+                let complaints = Arc::new(Complaints::default());
+                let transport = LineTransport::new(stdout, stdin, diverter, Arc::clone(&complaints));
+                Self::initialize(name, transport, Some(process), complaints, bound).await
+            }
+            Transport::Http { url, headers, auth, timeout, read_timeout } => {
+                let mut http = reqwest::Client::builder().connect_timeout(timeout.unwrap_or(bound)).danger_accept_invalid_certs(!settings.verify_tls);
+                if let Some(read_timeout) = read_timeout {
+                    http = http.read_timeout(*read_timeout);
+                }
+                let http = http.build().map_err(|error| connect(format!("the HTTP client can't be set up: {error}")))?;
+                let mut transport = StreamableHttpClientTransportConfig::with_uri(expand(url)?);
+                transport.auth_header = auth.as_ref().map(expand).transpose()?;
+                for (key, value) in headers {
+                    let wrong = |what: &str| connect(format!("the header `{key}` of its configuration has {what} that HTTP does not allow"));
+                    let name = key.parse::<HeaderName>().map_err(|_| wrong("a name"))?;
+                    let value = HeaderValue::from_str(&expand(value)?).map_err(|_| wrong("a value"))?;
+                    transport.custom_headers.insert(name, value);
+                }
+                let transport = StreamableHttpClientTransport::with_client(DivertingClient { http, diverter }, transport);
+                Self::initialize(name, transport, None, Arc::default(), bound).await
+            }
+            Transport::WebSocket { .. } => Err(connect("WebSocket servers (`ws_url`) are not supported yet".into())),
+        }
+    }
+
+    /// Connects to a server in this process.
+    pub(crate) async fn in_process<S: Service<RoleServer>>(name: &str, server: S) -> Result<Self, Error> {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        // Ends when the session closes its end of the pipe.
+        tokio::spawn(async move {
+            if let Ok(service) = server.serve(theirs).await {
+                let _ = service.waiting().await;
+            }
+        });
+        let (reader, writer) = tokio::io::split(ours);
+        let complaints = Arc::new(Complaints::default());
+        let transport = LineTransport::new(reader, writer, Arc::default(), Arc::clone(&complaints));
+        Self::initialize(name, transport, None, complaints, Duration::from_secs(30)).await
+    }
+
+    async fn initialize<T>(name: &str, transport: T, process: Option<Process>, complaints: Arc<Complaints>, bound: Duration) -> Result<Self, Error>
+    where
+        T: rmcp::transport::Transport<RoleClient> + 'static,
+    {
+        let tools_changed = Arc::new(AtomicU64::new(0));
+        let events = Events { server: name.into(), tools_changed: Arc::clone(&tools_changed) };
+        let service = match tokio::time::timeout(bound, events.serve(transport)).await {
+            Ok(Ok(service)) => service,
+            failed => {
+                let message = match failed {
+                    Ok(Err(error)) => with_causes(&error),
+                    _ => format!("it did not answer `initialize` within {} s", bound.as_secs_f64()),
+                };
+                return Err(Self::connect_error(name, message, process.as_ref(), &complaints).await);
+            }
+        };
+        tracing::debug!(server = name, "connected");
+        let inner = Inner {
+            name: name.into(),
+            peer: service.peer().clone(),
+            service: tokio::sync::Mutex::new(Some(service)),
+            process,
+            complaints,
+            tools_changed,
+            tools: Mutex::default(),
+            listing: tokio::sync::Mutex::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    async fn connect_error(name: &str, message: String, process: Option<&Process>, complaints: &Complaints) -> Error {
+        let (mut message, mut stderr) = (message, Vec::new());
+        if let Some(process) = process {
+            // A process that has just ended explains more than the pipe that broke.
+            if let Some(ended) = process.ended_within(Duration::from_millis(500)).await {
+                message = format!("{ended} before it answered `initialize`");
+            }
+            process.close().await;
+            stderr = process.stderr();
+        }
+        Error::Connect { server: name.into(), message: format!("{message}{}", complaints.suffix()), stderr }
+    }
+
+    /// Name of the server.
+    #[must_use]
+    pub fn server_name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Whether the connection still stands.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        !self.inner.peer.is_transport_closed()
+    }
+
+    /// What the server said of itself: name, version, capabilities, instructions, protocol version.
+    #[must_use]
+    pub fn server_info(&self) -> Option<Arc<ServerPeerInfo>> {
+        self.inner.peer.peer_info()
+    }
+
+    /// Calls a tool by its own name, and waits for at most `timeout`, if one is given. When the future is dropped, the call is cancelled
+    /// at the server.
+    ///
+    /// # Errors
+    /// [`Error::Call`] if the call itself fails. A tool that failed is an answer, with `is_error` set.
+    pub async fn call_tool(&self, name: &str, arguments: Map<String, Value>, timeout: Option<Duration>) -> Result<ToolAnswer, Error> {
+        let mut call = CallToolRequest::new(CallToolRequestParams::new(name.to_string()).with_arguments(arguments));
+        let slot = Arc::new(Slot::default());
+        call.extensions.insert(WantsText(Arc::downgrade(&slot)));
+        let answer = self.text_of(ClientRequest::CallToolRequest(call), slot, timeout).await;
+        let failed = |kind, message| Failure { kind, server: self.inner.name.clone(), tool: name.into(), message };
+        let text = answer.map_err(|error| {
+            let (kind, reason) = self.explain(&error);
+            let server = &self.inner.name;
+            failed(kind, format!("the server `{server}` did not answer the call of `{name}`: {reason}"))
+        })?;
+        let unusable = |reason: String| failed(FailureKind::Answer, format!("the answer of `{}.{name}` can't be used: {reason}", self.inner.name));
+        let answer: ToolAnswer = serde_json::from_str(&text).map_err(|error| unusable(error.to_string()))?;
+        match answer.result_type.as_deref() {
+            None | Some("complete") => Ok(answer),
+            Some(other) => Err(unusable(format!("its type is `{other}`, which is not supported yet")).into()),
+        }
+    }
+
+    /// The server's tools. Listed once, and again after the server said that they changed.
+    ///
+    /// # Errors
+    /// [`Error::Request`].
+    pub async fn list_tools(&self) -> Result<Vec<Tool>, Error> {
+        Ok(self.tools().await?.iter().cloned().collect())
+    }
+
+    pub(crate) async fn tools(&self) -> Result<Arc<ToolSet>, Error> {
+        if let Some(tools) = self.cached_tools() {
+            return Ok(tools);
+        }
+        let _one_at_a_time = self.inner.listing.lock().await;
+        if let Some(tools) = self.cached_tools() {
+            return Ok(tools);
+        }
+        let changes = self.inner.tools_changed.load(Ordering::Acquire);
+        let tools = Arc::new(ToolSet::new(self.fetch_tools().await?));
+        *self.inner.tools.lock().unwrap_or_else(PoisonError::into_inner) = Some((changes, Arc::clone(&tools)));
+        Ok(tools)
+    }
+
+    fn cached_tools(&self) -> Option<Arc<ToolSet>> {
+        let changes = self.inner.tools_changed.load(Ordering::Acquire);
+        let cached = self.inner.tools.lock().unwrap_or_else(PoisonError::into_inner);
+        cached.as_ref().filter(|(listed_at, _)| *listed_at == changes).map(|(_, tools)| Arc::clone(tools))
+    }
+
+    async fn fetch_tools(&self) -> Result<Vec<Tool>, Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Page {
+            #[serde(default)]
+            tools: Vec<Value>,
+            next_cursor: Option<String>,
+        }
+        const METHOD: &str = "tools/list";
+        if self.server_info().is_some_and(|info| info.capabilities.tools.is_none()) {
+            return Ok(Vec::new());
+        }
+        let mut tools = Vec::new();
+        let mut cursor = None;
+        for _ in 0..PAGES {
+            let mut list = ListToolsRequest::with_param(PaginatedRequestParams::default().with_cursor(cursor.take()));
+            let slot = Arc::new(Slot::default());
+            list.extensions.insert(WantsText(Arc::downgrade(&slot)));
+            let text = self.text_of(ClientRequest::ListToolsRequest(list), slot, None).await.map_err(|error| self.request_error(METHOD, &error))?;
+            let page: Page = serde_json::from_str(&text).map_err(|error| self.request_failed(METHOD, format!("its answer can't be read: {error}")))?;
+            for entry in page.tools {
+                match Tool::from_json(entry) {
+                    Ok(tool) => tools.push(tool),
+                    Err(reason) => tracing::warn!(server = self.inner.name, reason, "skipped a tool"),
+                }
+            }
+            match page.next_cursor.filter(|next| !next.is_empty()) {
+                Some(next) => cursor = Some(next),
+                None => return Ok(tools),
+            }
+        }
+        Err(self.request_failed(METHOD, format!("the list has more than {PAGES} pages")))
+    }
+
+    /// The server's resources, all pages.
+    ///
+    /// # Errors
+    /// [`Error::Request`].
+    pub async fn list_resources(&self) -> Result<Vec<Resource>, Error> {
+        self.inner.peer.list_all_resources().await.map_err(|error| self.request_error("resources/list", &error))
+    }
+
+    /// The server's resource templates, all pages.
+    ///
+    /// # Errors
+    /// [`Error::Request`].
+    pub async fn list_resource_templates(&self) -> Result<Vec<ResourceTemplate>, Error> {
+        self.inner.peer.list_all_resource_templates().await.map_err(|error| self.request_error("resources/templates/list", &error))
+    }
+
+    /// Reads a resource by its URI.
+    ///
+    /// # Errors
+    /// [`Error::Request`].
+    pub async fn read_resource(&self, uri: &str) -> Result<ReadResourceResult, Error> {
+        let read = self.inner.peer.read_resource(ReadResourceRequestParams::new(uri));
+        read.await.map_err(|error| self.request_error("resources/read", &error))
+    }
+
+    /// The server's prompts, all pages.
+    ///
+    /// # Errors
+    /// [`Error::Request`].
+    pub async fn list_prompts(&self) -> Result<Vec<Prompt>, Error> {
+        self.inner.peer.list_all_prompts().await.map_err(|error| self.request_error("prompts/list", &error))
+    }
+
+    /// Fills in a prompt.
+    ///
+    /// # Errors
+    /// [`Error::Request`].
+    pub async fn get_prompt(&self, name: &str, arguments: JsonObject) -> Result<GetPromptResult, Error> {
+        let prompt = self.inner.peer.get_prompt(GetPromptRequestParams::new(name).with_arguments(arguments));
+        prompt.await.map_err(|error| self.request_error("prompts/get", &error))
+    }
+
+    /// Asks the server for a sign of life.
+    ///
+    /// # Errors
+    /// [`Error::Request`].
+    pub async fn ping(&self) -> Result<(), Error> {
+        let ping = self.inner.peer.send_request(ClientRequest::PingRequest(PingRequest::default()));
+        ping.await.map(drop).map_err(|error| self.request_error("ping", &error))
+    }
+
+    /// Ends the connection. A child process is ended with it: its input is closed, then it gets SIGTERM, then SIGKILL, each after two
+    /// seconds more.
+    #[doc(alias = "disconnect")]
+    pub async fn close(&self) {
+        if let Some(mut service) = self.inner.service.lock().await.take() {
+            let _ = tokio::time::timeout(CLOSE, service.close()).await;
+        }
+        if let Some(process) = &self.inner.process {
+            process.close().await;
+        }
+    }
+
+    /// Sends a request and waits for the JSON text of its result. When the future is dropped, the request is cancelled at the server.
+    async fn text_of(&self, request: ClientRequest, slot: Arc<Slot>, timeout: Option<Duration>) -> Result<String, ServiceError> {
+        let mut options = PeerRequestOptions::no_options();
+        options.timeout = timeout;
+        let handle = self.inner.peer.send_request_with_option(request, options).await?;
+        let mut cancel = CancelOnDrop { peer: &self.inner.peer, id: Some(handle.id.clone()) };
+        let result = handle.await_response().await;
+        cancel.id = None;
+        let result: ServerResult = result?;
+        let text = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // A transport that does not divert gives the typed result.
+        match text {
+            Some(text) => Ok(text),
+            None => serde_json::to_string(&result).map_err(|_| ServiceError::UnexpectedResponse),
+        }
+    }
+
+    fn request_error(&self, method: &'static str, error: &ServiceError) -> Error {
+        self.request_failed(method, self.explain(error).1)
+    }
+
+    fn request_failed(&self, method: &'static str, message: String) -> Error {
+        Error::Request { server: self.inner.name.clone(), method, message }
+    }
+
+    fn explain(&self, error: &ServiceError) -> (FailureKind, String) {
+        match error {
+            ServiceError::McpError(error) => (FailureKind::Protocol, format!("{} (JSON-RPC error {})", error.message, error.code.0)),
+            ServiceError::Timeout { timeout } => (FailureKind::Timeout, format!("the time limit of the call, {} s, is over", timeout.as_secs_f64())),
+            ServiceError::TransportClosed => (FailureKind::Connection, format!("the connection is closed{}", self.inner.complaints.suffix())),
+            other => (FailureKind::Connection, with_causes(other)),
+        }
+    }
+}
+
+/// An error with its causes, each said once.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
+        cause = error.source();
+    }
+    message
+}
+
+/// Tells the server that nobody waits any more, when the caller is gone before the answer.
+struct CancelOnDrop<'a> {
+    peer: &'a Peer<RoleClient>,
+    id: Option<RequestId>,
+}
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        let (Some(id), Ok(runtime)) = (self.id.take(), tokio::runtime::Handle::try_current()) else { return };
+        let peer = self.peer.clone();
+        runtime.spawn(async move {
+            let reason = Some("the caller does not wait any more".to_string());
+            let cancelled = CancelledNotification::new(CancelledNotificationParam::new(Some(id), reason));
+            let _ = peer.send_notification(cancelled.into()).await;
+        });
+    }
+}

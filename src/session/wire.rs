@@ -1,0 +1,193 @@
+//! Messages on the wire. rmcp types every message, which for answers of tools means a detour over values that loses digits and rejects
+//! a whole list for one odd tool. So the answers that a caller wants as text are diverted here, and rmcp sees an empty result.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use rmcp::RoleClient;
+use rmcp::model::{ClientJsonRpcMessage, ClientRequest, EmptyResult, RequestId, ServerJsonRpcMessage, ServerResult};
+use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
+use rmcp::transport::Transport;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+
+/// Longest message that a server may send. An answer may have 8 MiB, which can double when JSON is sent inside of a JSON string.
+const MESSAGE_BYTES: usize = 32 << 20;
+/// Lines of junk that are kept for an error message, and the length of each.
+const JUNK_LINES: usize = 3;
+const JUNK_BYTES: usize = 200;
+
+/// Where the text of an answer goes. It travels to the transport with its request.
+pub(super) type Slot = Mutex<Option<String>>;
+
+/// Marks a request whose answer is wanted as text.
+#[derive(Clone)]
+pub(super) struct WantsText(pub(super) Weak<Slot>);
+
+/// The requests under way whose answers are wanted as text.
+#[derive(Default)]
+pub(super) struct Diverter {
+    waiting: Mutex<HashMap<RequestId, Weak<Slot>>>,
+}
+
+/// As much of a message as decides whether it is a diverted answer.
+#[derive(Deserialize)]
+struct Peek<'a> {
+    id: Option<RequestId>,
+    method: Option<IgnoredAny>,
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+}
+
+impl Diverter {
+    /// Notes a request that goes out.
+    pub(super) fn sent(&self, message: &ClientJsonRpcMessage) {
+        let ClientJsonRpcMessage::Request(request) = message else { return };
+        let extensions = match &request.request {
+            ClientRequest::CallToolRequest(call) => &call.extensions,
+            ClientRequest::ListToolsRequest(list) => &list.extensions,
+            _ => return,
+        };
+        if let Some(WantsText(slot)) = extensions.get::<WantsText>() {
+            self.waiting().insert(request.id.clone(), slot.clone());
+        }
+    }
+
+    /// Takes a message that came in, if its text is wanted: the message that rmcp gets in its place.
+    pub(super) fn divert(&self, text: &str) -> Option<ServerJsonRpcMessage> {
+        if self.waiting().is_empty() {
+            return None;
+        }
+        let Peek { id: Some(id), method: None, result: Some(result) } = serde_json::from_str(text).ok()? else { return None };
+        let slot = self.waiting().remove(&id)?;
+        // Where nobody waits any more, the answer is dropped.
+        if let Some(slot) = slot.upgrade() {
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result.get().into());
+        }
+        Some(ServerJsonRpcMessage::response(ServerResult::EmptyResult(EmptyResult {}), id))
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<RequestId, Weak<Slot>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What was wrong with what a server sent; for error messages.
+#[derive(Default)]
+pub(super) struct Complaints {
+    lines: Mutex<VecDeque<String>>,
+}
+
+impl Complaints {
+    fn add(&self, complaint: String) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == JUNK_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(complaint);
+    }
+
+    /// `; it …`, or nothing.
+    pub(super) fn suffix(&self) -> String {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().map(|line| format!("; {line}")).collect()
+    }
+}
+
+/// MCP over a pair of byte streams: a line of JSON a message. Other lines are skipped, as servers do print banners.
+pub(super) struct LineTransport<R, W> {
+    reader: BufReader<R>,
+    /// The line as far as it has been read; `receive` may be cancelled in the middle of one.
+    line: Vec<u8>,
+    writer: Arc<tokio::sync::Mutex<Option<W>>>,
+    diverter: Arc<Diverter>,
+    complaints: Arc<Complaints>,
+}
+
+impl<R: AsyncRead + Unpin, W> LineTransport<R, W> {
+    pub(super) fn new(reader: R, writer: W, diverter: Arc<Diverter>, complaints: Arc<Complaints>) -> Self {
+        let writer = Arc::new(tokio::sync::Mutex::new(Some(writer)));
+        Self { reader: BufReader::with_capacity(64 << 10, reader), line: Vec::new(), writer, diverter, complaints }
+    }
+
+    /// Reads up to the next line's end into `line`; `false` at the end of the stream, or where the line is too long.
+    async fn read_line(&mut self) -> bool {
+        loop {
+            let Ok(available) = self.reader.fill_buf().await else { return false };
+            if available.is_empty() {
+                return false;
+            }
+            let end = available.iter().position(|byte| *byte == b'\n');
+            let taken = end.map_or(available.len(), |end| end + 1);
+            self.line.extend_from_slice(&available[..taken]);
+            self.reader.consume(taken);
+            if self.line.len() > MESSAGE_BYTES {
+                self.complaints.add(format!("it sent a message of more than {MESSAGE_BYTES} bytes, and the connection was closed"));
+                return false;
+            }
+            if end.is_some() {
+                return true;
+            }
+        }
+    }
+
+    fn parse(&self, line: &[u8]) -> Option<ServerJsonRpcMessage> {
+        let text = String::from_utf8_lossy(line);
+        let text = text.trim();
+        if text.is_empty() {
+            return None;
+        }
+        if let Some(message) = self.diverter.divert(text) {
+            return Some(message);
+        }
+        match serde_json::from_str(text) {
+            Ok(message) => Some(message),
+            Err(error) => {
+                let shown = &text[..text.floor_char_boundary(JUNK_BYTES)];
+                tracing::warn!(line = shown, %error, "skipped a line that is no MCP message");
+                self.complaints.add(format!("it printed a line that is no MCP message: `{shown}`"));
+                None
+            }
+        }
+    }
+}
+
+impl<R, W> Transport<RoleClient> for LineTransport<R, W>
+where
+    R: AsyncRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    type Error = io::Error;
+
+    fn send(&mut self, message: TxJsonRpcMessage<RoleClient>) -> impl Future<Output = io::Result<()>> + Send + 'static {
+        self.diverter.sent(&message);
+        let writer = Arc::clone(&self.writer);
+        async move {
+            let mut line = serde_json::to_vec(&message)?;
+            line.push(b'\n');
+            let mut writer = writer.lock().await;
+            let writer = writer.as_mut().ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the connection is closed"))?;
+            writer.write_all(&line).await?;
+            writer.flush().await
+        }
+    }
+
+    async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleClient>> {
+        while self.read_line().await {
+            let line = std::mem::take(&mut self.line);
+            if let Some(message) = self.parse(&line) {
+                return Some(message);
+            }
+        }
+        None
+    }
+
+    async fn close(&mut self) -> io::Result<()> {
+        // Dropping it closes the server's standard input, which tells it to end.
+        drop(self.writer.lock().await.take());
+        Ok(())
+    }
+}
