@@ -154,7 +154,8 @@ impl ClientBuilder {
         }
         let connections = Mutex::default();
         let config = RwLock::new(config);
-        let inner = Inner { config, allowed, code_mode, settings, limits, isolation, cache_dir, on_compile, connections };
+        let inner =
+            Inner { config, allowed, code_mode, settings, limits, isolation, cache_dir, on_compile, connections };
         Ok(Client { inner: Arc::new(inner) })
     }
 }
@@ -214,7 +215,11 @@ impl Client {
             config: Config::empty(),
             allowed: None,
             code_mode: false,
-            settings: SessionSettings { variables: Arc::new(|_: &str| None), connect_timeout: Duration::from_secs(30), verify_tls: true },
+            settings: SessionSettings {
+                variables: Arc::new(|_: &str| None),
+                connect_timeout: Duration::from_secs(30),
+                verify_tls: true,
+            },
             limits: Limits::default(),
             isolation: Isolation::default(),
             cache_dir: None,
@@ -305,7 +310,13 @@ impl Client {
     /// All open sessions by server; in code mode only the code-mode session.
     #[doc(alias = "get_all_active_sessions")]
     pub async fn active_sessions(&self) -> BTreeMap<String, Session> {
-        let names: Vec<String> = self.inner.connections().keys().filter(|name| !self.inner.code_mode || *name == CODE_MODE_SESSION).cloned().collect();
+        let names: Vec<String> = self
+            .inner
+            .connections()
+            .keys()
+            .filter(|name| !self.inner.code_mode || *name == CODE_MODE_SESSION)
+            .cloned()
+            .collect();
         let open = join_all(names.iter().map(|name| self.inner.open_session(name))).await;
         names.into_iter().zip(open).filter_map(|(name, session)| Some((name, session?))).collect()
     }
@@ -332,7 +343,8 @@ impl Client {
 
     /// Closes all sessions at the same time.
     pub async fn close_all_sessions(&self) {
-        let connections: Vec<Arc<Connection>> = self.inner.connections().drain().map(|(_, connection)| connection).collect();
+        let connections: Vec<Arc<Connection>> =
+            self.inner.connections().drain().map(|(_, connection)| connection).collect();
         let close = connections.iter().map(|connection| async move {
             if let State::Open(session) = std::mem::take(&mut *connection.lock().await) {
                 session.close().await;
@@ -456,7 +468,11 @@ impl Inner {
             return Err(Error::CodeModeOff);
         }
         let namespaces = namespaces(&self.allowed_names());
-        let named: Vec<&str> = namespaces.iter().filter(|space| source.contains(&space.script_name)).map(|space| space.name.as_str()).collect();
+        let named: Vec<&str> = namespaces
+            .iter()
+            .filter(|space| source.contains(&space.script_name))
+            .map(|space| space.name.as_str())
+            .collect();
         join_all(named.iter().map(|name| self.connect(name, false))).await;
         let mut limits = self.limits.clone();
         limits.wall_time = options.timeout.unwrap_or(limits.wall_time);
@@ -477,7 +493,11 @@ impl Inner {
         let namespaces = namespaces(&self.allowed_names());
         let list = |name: String| async move { self.connect(&name, false).await?.tools().await };
         let tools = join_all(namespaces.iter().map(|space| list(space.name.clone()))).await;
-        let servers = namespaces.into_iter().zip(tools).map(|(space, tools)| (space, tools.map_err(|error| error.to_string()))).collect();
+        let servers = namespaces
+            .into_iter()
+            .zip(tools)
+            .map(|(space, tools)| (space, tools.map_err(|error| error.to_string())))
+            .collect();
         Catalog { servers }
     }
 }
@@ -490,21 +510,28 @@ struct ScriptDoor {
 
 impl ScriptDoor {
     async fn call(&self, call: &Call, tool_name: &mut Option<String>) -> Result<String, Failure> {
-        let fail = |kind, message: String| Failure { kind, server: call.server.clone(), tool: call.tool.clone(), message };
+        let fail =
+            |kind, message: String| Failure { kind, server: call.server.clone(), tool: call.tool.clone(), message };
         let Some(space) = self.namespaces.iter().find(|space| space.script_name == call.server) else {
             let near = suggest(&call.server, self.namespaces.iter().map(|space| space.script_name.as_str()));
-            return Err(fail(FailureKind::UnknownServer, format!("there is no server `{}`{}", call.server, did_you_mean(&near))));
+            return Err(fail(
+                FailureKind::UnknownServer,
+                format!("there is no server `{}`{}", call.server, did_you_mean(&near)),
+            ));
         };
         let unreachable = |error: Error| fail(FailureKind::Connection, error.to_string());
         let session = self.client.connect(&space.name, false).await.map_err(unreachable)?;
         let tools = session.tools().await.map_err(unreachable)?;
         let Some(tool) = tools.resolve(&call.tool, call.by_name) else {
             let hint = did_you_mean(&tools.suggest(&call.tool));
-            return Err(fail(FailureKind::UnknownTool, format!("the server `{}` has no tool `{}`{hint}", call.server, call.tool)));
+            return Err(fail(
+                FailureKind::UnknownTool,
+                format!("the server `{}` has no tool `{}`{hint}", call.server, call.tool),
+            ));
         };
         *tool_name = Some(tool.name.clone());
-        let arguments: Map<String, Value> =
-            serde_json::from_str(&call.arguments).map_err(|error| fail(FailureKind::Arguments, format!("the arguments are no JSON object: {error}")))?;
+        let arguments: Map<String, Value> = serde_json::from_str(&call.arguments)
+            .map_err(|error| fail(FailureKind::Arguments, format!("the arguments are no JSON object: {error}")))?;
         let answer = session.call_tool(&tool.name, arguments, None).await.map_err(|error| match error {
             Error::Call(failure) => Failure { server: call.server.clone(), ..failure },
             other => fail(FailureKind::Connection, other.to_string()),

@@ -107,7 +107,11 @@ impl Config {
     /// [`Error::File`] if it can't be read, [`Error::Config`] with line and column if it is not JSON.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|source| Error::File { action: "read", path: path.into(), source: source.into() })?;
+        let text = std::fs::read_to_string(path).map_err(|source| Error::File {
+            action: "read",
+            path: path.into(),
+            source: source.into(),
+        })?;
         let value = serde_json::from_str(text.trim_start_matches('\u{feff}'))
             .map_err(|error| fault(&path.display().to_string(), format!("not JSON: {error}")))?;
         Self::from_value(value)
@@ -172,7 +176,11 @@ impl Config {
     /// # Errors
     /// [`Error::UnknownServer`].
     pub fn remove_server(&mut self, name: &str) -> Result<(), Error> {
-        let removed = self.document.get_mut(SERVERS).and_then(Value::as_object_mut).and_then(|servers| servers.shift_remove(name));
+        let removed = self
+            .document
+            .get_mut(SERVERS)
+            .and_then(Value::as_object_mut)
+            .and_then(|servers| servers.shift_remove(name));
         removed.map(drop).ok_or_else(|| Error::UnknownServer { name: name.into(), known: self.server_names() })
     }
 
@@ -203,13 +211,24 @@ fn parse(name: &str, entry: &Value) -> Result<ServerConfig, Error> {
             read_timeout: entry.seconds("sse_read_timeout")?,
         },
         ["ws_url"] => Transport::WebSocket { url: entry.required_text("ws_url")? },
-        [] => return Err(fault(&entry.place, "it has none of `command` (stdio), `url` (HTTP), `ws_url` (WebSocket)".into())),
-        several => return Err(fault(&entry.place, format!("it has `{}`, which exclude each other: keep one", several.join("` and `")))),
+        [] => {
+            return Err(fault(
+                &entry.place,
+                "it has none of `command` (stdio), `url` (HTTP), `ws_url` (WebSocket)".into(),
+            ));
+        }
+        several => {
+            return Err(fault(
+                &entry.place,
+                format!("it has `{}`, which exclude each other: keep one", several.join("` and `")),
+            ));
+        }
     };
     match fields.get("sandbox") {
         None | Some(Value::Bool(false) | Value::Null) => {}
         Some(_) => {
-            let message = "sandboxed servers are not supported yet, and a server that asks for it never runs unsandboxed";
+            let message =
+                "sandboxed servers are not supported yet, and a server that asks for it never runs unsandboxed";
             return Err(fault(&format!("{}.sandbox", entry.place), message.into()));
         }
     }
@@ -247,7 +266,11 @@ impl Entry<'_> {
             Some(Value::Array(items)) => items
                 .iter()
                 .enumerate()
-                .map(|(index, item)| item.as_str().map(String::from).ok_or_else(|| self.wrong(&format!("{key}[{index}]"), "a string", item)))
+                .map(|(index, item)| {
+                    item.as_str()
+                        .map(String::from)
+                        .ok_or_else(|| self.wrong(&format!("{key}[{index}]"), "a string", item))
+                })
                 .collect(),
             Some(other) => Err(self.wrong(key, "an array of strings", other)),
         }

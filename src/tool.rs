@@ -94,8 +94,11 @@ impl ToolAnswer {
             [only] => as_text(only),
             _ => None,
         };
-        if let Some(structured) = self.structured.map(|json| String::from(Box::<str>::from(json))).filter(|json| json != "null") {
-            let others: Vec<&RawValue> = self.content.iter().filter(|block| as_text(block).is_none()).map(|block| &**block).collect();
+        if let Some(structured) =
+            self.structured.map(|json| String::from(Box::<str>::from(json))).filter(|json| json != "null")
+        {
+            let others: Vec<&RawValue> =
+                self.content.iter().filter(|block| as_text(block).is_none()).map(|block| &**block).collect();
             return Ok(if others.is_empty() { structured } else { with_content(&structured, &others) });
         }
         Ok(match (text, self.content.as_slice()) {

@@ -66,35 +66,23 @@ pub fn python_sdk() -> &'static Fixture {
     static FIXTURE: OnceLock<Fixture> = OnceLock::new();
     FIXTURE.get_or_init(|| {
         let program = venv("python-sdk", &[PYTHON_SDK])?;
-        Ok(Command {
-            program,
-            args: Vec::new(),
-        })
+        Ok(Command { program, args: Vec::new() })
     })
 }
 
 fn npm_server(package: &str) -> Fixture {
     static INSTALLED: OnceLock<Result<(String, PathBuf), String>> = OnceLock::new();
-    let (node, folder) = INSTALLED
-        .get_or_init(install_npm)
-        .as_ref()
-        .map_err(String::clone)?;
+    let (node, folder) = INSTALLED.get_or_init(install_npm).as_ref().map_err(String::clone)?;
     let package = folder.join("node_modules").join(package);
     let manifest = package.join("package.json");
-    let text =
-        fs::read(&manifest).map_err(|e| format!("cannot read {}: {e}", manifest.display()))?;
-    let json: serde_json::Value = serde_json::from_slice(&text)
-        .map_err(|e| format!("cannot read {}: {e}", manifest.display()))?;
+    let text = fs::read(&manifest).map_err(|e| format!("cannot read {}: {e}", manifest.display()))?;
+    let json: serde_json::Value =
+        serde_json::from_slice(&text).map_err(|e| format!("cannot read {}: {e}", manifest.display()))?;
     // "bin" is either the script itself or an object from command names to scripts.
     let bin = &json["bin"];
-    let entry = bin
-        .as_str()
-        .or_else(|| bin.as_object()?.values().next()?.as_str());
+    let entry = bin.as_str().or_else(|| bin.as_object()?.values().next()?.as_str());
     let entry = entry.ok_or_else(|| format!("{} has no \"bin\"", manifest.display()))?;
-    Ok(Command {
-        program: node.clone(),
-        args: vec![package.join(entry).display().to_string()],
-    })
+    Ok(Command { program: node.clone(), args: vec![package.join(entry).display().to_string()] })
 }
 
 fn install_npm() -> Result<(String, PathBuf), String> {
@@ -103,19 +91,10 @@ fn install_npm() -> Result<(String, PathBuf), String> {
     let packages = [EVERYTHING, FILESYSTEM, MEMORY];
     let folder = install("npm", &versions(&packages), |folder| {
         // Without this file npm would look for a project in the folders above.
-        fs::write(folder.join("package.json"), r#"{"private": true}"#)
-            .map_err(|e| e.to_string())?;
+        fs::write(folder.join("package.json"), r#"{"private": true}"#).map_err(|e| e.to_string())?;
         let mut npm = process::Command::new(if cfg!(windows) { "npm.cmd" } else { "npm" });
-        npm.args([
-            "install",
-            "--no-audit",
-            "--no-fund",
-            "--ignore-scripts",
-            "--save-exact",
-            "--loglevel=error",
-        ]);
-        npm.args(packages.map(|(name, version)| format!("{name}@{version}")))
-            .current_dir(folder);
+        npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--save-exact", "--loglevel=error"]);
+        npm.args(packages.map(|(name, version)| format!("{name}@{version}"))).current_dir(folder);
         run(&mut npm, "npm install").map(drop)
     })?;
     Ok((node, folder))
@@ -123,109 +102,54 @@ fn install_npm() -> Result<(String, PathBuf), String> {
 
 fn python_server(module: &str) -> Fixture {
     static PYTHON: OnceLock<Result<String, String>> = OnceLock::new();
-    let program = PYTHON
-        .get_or_init(|| venv("python-servers", &[TIME, GIT]))
-        .clone()?;
-    Ok(Command {
-        program,
-        args: vec!["-m".into(), module.into()],
-    })
+    let program = PYTHON.get_or_init(|| venv("python-servers", &[TIME, GIT])).clone()?;
+    Ok(Command { program, args: vec!["-m".into(), module.into()] })
 }
 
 /// Installs the packages, which depend on the SDK or are it, in a virtual environment and returns its python.
 fn venv(name: &str, packages: &[(&str, &str)]) -> Result<String, String> {
     let script = "import sys; print(sys.executable); print('%d.%d' % sys.version_info[:2])";
     let probe = |name| interpreter(name, "-c", script, OLDEST_PYTHON);
-    let (base, version) = probe("python3")
-        .or_else(|first| probe("python").map_err(|second| format!("{first}; {second}")))?;
-    let in_venv = if cfg!(windows) {
-        "Scripts/python.exe"
-    } else {
-        "bin/python"
-    };
+    let (base, version) =
+        probe("python3").or_else(|first| probe("python").map_err(|second| format!("{first}; {second}")))?;
+    let in_venv = if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" };
     // An environment works only for the version of Python that made it.
-    let folder = install(
-        name,
-        &format!("python{version}-{}", versions(packages)),
-        |folder| {
-            // Some Debians ship it in a package of its own.
-            run(
-                process::Command::new(&base).args(["-c", "import ensurepip"]),
-                &base,
-            )
+    let folder = install(name, &format!("python{version}-{}", versions(packages)), |folder| {
+        // Some Debians ship it in a package of its own.
+        run(process::Command::new(&base).args(["-c", "import ensurepip"]), &base)
             .map_err(|_| format!("{base} lacks ensurepip (on Debian: install python3-venv)"))?;
-            run(
-                process::Command::new(&base)
-                    .args(["-m", "venv"])
-                    .arg(folder),
-                "python -m venv",
-            )?;
-            let python = folder.join(in_venv);
-            let mut pip = process::Command::new(&python);
-            pip.args([
-                "-m",
-                "pip",
-                "install",
-                "--disable-pip-version-check",
-                "--quiet",
-            ]);
-            pip.args(
-                packages
-                    .iter()
-                    .map(|(name, version)| format!("{name}=={version}")),
-            );
-            run(&mut pip, "pip install")?;
-            run(
-                process::Command::new(&python).args(["-c", "import mcp"]),
-                "import mcp",
-            )
-            .map(drop)
-        },
-    )?;
+        run(process::Command::new(&base).args(["-m", "venv"]).arg(folder), "python -m venv")?;
+        let python = folder.join(in_venv);
+        let mut pip = process::Command::new(&python);
+        pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--quiet"]);
+        pip.args(packages.iter().map(|(name, version)| format!("{name}=={version}")));
+        run(&mut pip, "pip install")?;
+        run(process::Command::new(&python).args(["-c", "import mcp"]), "import mcp").map(drop)
+    })?;
     Ok(folder.join(in_venv).display().to_string())
 }
 
 fn versions(packages: &[(&str, &str)]) -> String {
-    packages
-        .iter()
-        .map(|(_, version)| *version)
-        .collect::<Vec<_>>()
-        .join("-")
+    packages.iter().map(|(_, version)| *version).collect::<Vec<_>>().join("-")
 }
 
 /// The path and the version of an interpreter, by means of a script that prints them on a line each.
-fn interpreter(
-    name: &str,
-    flag: &str,
-    script: &str,
-    oldest: &[u32],
-) -> Result<(String, String), String> {
+fn interpreter(name: &str, flag: &str, script: &str, oldest: &[u32]) -> Result<(String, String), String> {
     let output = run(process::Command::new(name).args([flag, script]), name)?;
     let mut lines = output.lines().map(String::from);
     let (Some(path), Some(version)) = (lines.next(), lines.next()) else {
         return Err(format!("{name} does not tell its version: {output}"));
     };
-    let numbers: Vec<u32> = version
-        .split('.')
-        .map_while(|number| number.parse().ok())
-        .collect();
+    let numbers: Vec<u32> = version.split('.').map_while(|number| number.parse().ok()).collect();
     if numbers.as_slice() < oldest {
-        let oldest = oldest
-            .iter()
-            .map(u32::to_string)
-            .collect::<Vec<_>>()
-            .join(".");
+        let oldest = oldest.iter().map(u32::to_string).collect::<Vec<_>>().join(".");
         return Err(format!("{name} is version {version}, older than {oldest}"));
     }
     Ok((path, version))
 }
 
 /// Fills the folder, unless its marker file tells that an earlier run has done so.
-fn install(
-    name: &str,
-    versions: &str,
-    fill: impl FnOnce(&Path) -> Result<(), String>,
-) -> Result<PathBuf, String> {
+fn install(name: &str, versions: &str, fill: impl FnOnce(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
     let servers = Path::new(env!("CARGO_TARGET_TMPDIR")).join("servers");
     let folder = servers.join(name);
     let marker = folder.join(format!("installed-{versions}"));
@@ -249,14 +173,9 @@ fn install(
 fn run(command: &mut process::Command, what: &str) -> Result<String, String> {
     let explain = |e: io::Error| format!("{what}: {e}");
     // Files rather than pipes, as nobody reads while the child runs.
-    let (mut stdout, mut stderr) = (
-        tempfile::tempfile().map_err(explain)?,
-        tempfile::tempfile().map_err(explain)?,
-    );
+    let (mut stdout, mut stderr) = (tempfile::tempfile().map_err(explain)?, tempfile::tempfile().map_err(explain)?);
     command.stdin(Stdio::null());
-    command
-        .stdout(stdout.try_clone().map_err(explain)?)
-        .stderr(stderr.try_clone().map_err(explain)?);
+    command.stdout(stdout.try_clone().map_err(explain)?).stderr(stderr.try_clone().map_err(explain)?);
     let mut child = command.spawn().map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => {
             format!("{} is not on the PATH", command.get_program().display())
@@ -272,10 +191,7 @@ fn run(command: &mut process::Command, what: &str) -> Result<String, String> {
                 // Either fails only if the child has just ended by itself.
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(format!(
-                    "{what} took longer than {} seconds",
-                    BOUND.as_secs()
-                ));
+                return Err(format!("{what} took longer than {} seconds", BOUND.as_secs()));
             }
         }
     };
@@ -289,12 +205,8 @@ fn run(command: &mut process::Command, what: &str) -> Result<String, String> {
     if status.success() {
         return Ok(stdout);
     }
-    let printed = stdout + &read(&mut stderr).map_err(explain)?;
-    let mut lines: Vec<&str> = printed
-        .lines()
-        .map(str::trim_end)
-        .filter(|line| !line.is_empty())
-        .collect();
+    let printed = format!("{stdout}{}", read(&mut stderr).map_err(explain)?);
+    let mut lines: Vec<&str> = printed.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
     if lines.len() > 8 {
         lines.splice(4..lines.len() - 4, ["…"]);
     }

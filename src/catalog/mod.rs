@@ -48,13 +48,20 @@ impl ToolSet {
             .into_iter()
             .zip(script_names)
             .map(|(tool, script_name)| Entry {
-                names: format!("{} {script_name} {}", tool.name, tool.title.as_deref().unwrap_or_default()).to_lowercase(),
-                text: format!("{} {}", tool.description.as_deref().unwrap_or_default(), parameter_names(&tool.input_schema)).to_lowercase(),
+                names: format!("{} {script_name} {}", tool.name, tool.title.as_deref().unwrap_or_default())
+                    .to_lowercase(),
+                text: format!(
+                    "{} {}",
+                    tool.description.as_deref().unwrap_or_default(),
+                    parameter_names(&tool.input_schema)
+                )
+                .to_lowercase(),
                 tool,
                 script_name,
             })
             .collect();
-        let by_script_name = entries.iter().enumerate().map(|(index, entry)| (entry.script_name.clone(), index)).collect();
+        let by_script_name =
+            entries.iter().enumerate().map(|(index, entry)| (entry.script_name.clone(), index)).collect();
         // Of tools that a server lists twice, the first is the one that its own name means.
         let by_name = entries.iter().enumerate().rev().map(|(index, entry)| (entry.tool.name.clone(), index)).collect();
         Self { entries, by_script_name, by_name }

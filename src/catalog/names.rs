@@ -4,11 +4,69 @@ use std::collections::HashSet;
 
 /// Words that Rhai reads as something else than a variable, and our own functions, which would be hidden.
 const RESERVED: &[&str] = &[
-    "Fn", "as", "async", "await", "break", "call", "case", "catch", "const", "continue", "curry", "debug", "default", "do", "else", "eval",
-    "exit", "export", "false", "fn", "for", "global", "go", "goto", "if", "import", "in", "is", "is_def_fn", "is_def_var", "is_shared", "let",
-    "loop", "match", "module", "new", "nil", "null", "package", "print", "private", "protected", "public", "return", "shared", "spawn",
-    "static", "super", "switch", "sync", "this", "thread", "throw", "true", "try", "type_of", "until", "use", "var", "void", "while",
-    "with", "yield",
+    "Fn",
+    "as",
+    "async",
+    "await",
+    "break",
+    "call",
+    "case",
+    "catch",
+    "const",
+    "continue",
+    "curry",
+    "debug",
+    "default",
+    "do",
+    "else",
+    "eval",
+    "exit",
+    "export",
+    "false",
+    "fn",
+    "for",
+    "global",
+    "go",
+    "goto",
+    "if",
+    "import",
+    "in",
+    "is",
+    "is_def_fn",
+    "is_def_var",
+    "is_shared",
+    "let",
+    "loop",
+    "match",
+    "module",
+    "new",
+    "nil",
+    "null",
+    "package",
+    "print",
+    "private",
+    "protected",
+    "public",
+    "return",
+    "shared",
+    "spawn",
+    "static",
+    "super",
+    "switch",
+    "sync",
+    "this",
+    "thread",
+    "throw",
+    "true",
+    "try",
+    "type_of",
+    "until",
+    "use",
+    "var",
+    "void",
+    "while",
+    "with",
+    "yield",
 ];
 
 /// Identifiers for the tools of one server. After the dot every word is allowed, keywords too.
@@ -22,7 +80,11 @@ pub(super) fn of_servers<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Ve
 }
 
 /// A name that is an identifier already is kept, whatever comes before it; of those that collide, the later gets a number.
-fn assign<'a>(names: impl Iterator<Item = &'a str> + Clone, fallback: &str, reserved: impl Fn(&str) -> bool) -> Vec<String> {
+fn assign<'a>(
+    names: impl Iterator<Item = &'a str> + Clone,
+    fallback: &str,
+    reserved: impl Fn(&str) -> bool,
+) -> Vec<String> {
     let wanted = |name: &str| {
         let mut wanted = sanitise(name, fallback);
         if reserved(&wanted) {
@@ -71,9 +133,21 @@ mod tests {
 
     #[test]
     fn every_name_is_reachable() {
-        check(&["list-files", "a.b", "3d", "plain"], &["list_files", "a_b", "_3d", "plain"], &["list_files", "a_b", "_3d", "plain"]);
-        check(&["a-b", "a_b", "a.b", "a_b_2"], &["a_b_3", "a_b", "a_b_4", "a_b_2"], &["a_b_3", "a_b", "a_b_4", "a_b_2"]);
+        check(
+            &["list-files", "a.b", "3d", "plain"],
+            &["list_files", "a_b", "_3d", "plain"],
+            &["list_files", "a_b", "_3d", "plain"],
+        );
+        check(
+            &["a-b", "a_b", "a.b", "a_b_2"],
+            &["a_b_3", "a_b", "a_b_4", "a_b_2"],
+            &["a_b_3", "a_b", "a_b_4", "a_b_2"],
+        );
         check(&["if", "call", "if_"], &["if", "call", "if_"], &["if__2", "call_", "if_"]);
-        check(&["日本", "", "--", "same", "same"], &["tool", "tool_2", "tool_3", "same", "same_2"], &["server", "server_2", "server_3", "same", "same_2"]);
+        check(
+            &["日本", "", "--", "same", "same"],
+            &["tool", "tool_2", "tool_3", "same", "same_2"],
+            &["server", "server_2", "server_3", "same", "same_2"],
+        );
     }
 }

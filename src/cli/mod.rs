@@ -1,6 +1,11 @@
 //! Arguments, exit codes and signals of the command. Only this module prints or reads the environment.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, reason = "this is where the command talks to its user")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "this is where the command talks to its user"
+)]
 
 mod render;
 
@@ -26,7 +31,11 @@ const CONFIG_FILES: [&str; 2] = ["rhaiway.json", "mcp.json"];
 
 /// Runs Rhai scripts that call the tools of MCP servers.
 #[derive(Parser)]
-#[command(version, about, after_help = "Exit codes: 0 ok, 1 the script failed, 2 usage or configuration, 3 no server could be reached.")]
+#[command(
+    version,
+    about,
+    after_help = "Exit codes: 0 ok, 1 the script failed, 2 usage or configuration, 3 no server could be reached."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -126,7 +135,10 @@ enum DetailArgument {
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds, such as `5` or `0.5`".to_string())?;
-    Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero()).ok_or_else(|| "expected a number of seconds over 0".into())
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "expected a number of seconds over 0".into())
 }
 
 /// Why the command ends without having done its work.
@@ -167,7 +179,9 @@ pub(crate) fn main() -> ExitCode {
             runtime.shutdown_background();
             code
         }
-        Err(error) => fail(&Failure { code: SCRIPT_FAILED, kind: "internal", message: format!("can't start: {error}") }, false),
+        Err(error) => {
+            fail(&Failure { code: SCRIPT_FAILED, kind: "internal", message: format!("can't start: {error}") }, false)
+        }
     };
     ExitCode::from(code)
 }
@@ -188,7 +202,10 @@ async fn dispatch(command: Command) -> u8 {
 fn fail(failure: &Failure, json: bool) -> u8 {
     if json {
         let error = json!({"kind": failure.kind, "message": failure.message});
-        println!("{}", json!({"result": null, "logs": [], "error": error, "execution_time": 0.0, "calls": [], "usage": rhaiway::Usage::default()}));
+        println!(
+            "{}",
+            json!({"result": null, "logs": [], "error": error, "execution_time": 0.0, "calls": [], "usage": rhaiway::Usage::default()})
+        );
     }
     eprintln!("error: {}", failure.message);
     failure.code
@@ -255,7 +272,11 @@ async fn serve(arguments: ServeArguments) -> Result<u8, Failure> {
 }
 
 async fn demo_server() -> Result<u8, Failure> {
-    rhaiway_demo_server::serve_stdio().await.map_err(|message| Failure { code: SCRIPT_FAILED, kind: "internal", message })?;
+    rhaiway_demo_server::serve_stdio().await.map_err(|message| Failure {
+        code: SCRIPT_FAILED,
+        kind: "internal",
+        message,
+    })?;
     Ok(0)
 }
 
@@ -275,7 +296,8 @@ async fn signal() -> u8 {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
             return std::future::pending().await;
         };
         tokio::select! {
@@ -306,7 +328,10 @@ fn client(arguments: &ServerArguments) -> Result<ClientBuilder, Failure> {
     for problem in config.problems() {
         eprintln!("warning: {problem}");
     }
-    let mut builder = Client::builder().config(config).connect_timeout(arguments.connect_timeout).variables(|name| std::env::var(name).ok());
+    let mut builder = Client::builder()
+        .config(config)
+        .connect_timeout(arguments.connect_timeout)
+        .variables(|name| std::env::var(name).ok());
     if !arguments.allow_server.is_empty() {
         builder = builder.allowed_servers(arguments.allow_server.iter().cloned());
     }
@@ -331,7 +356,8 @@ fn config(file: Option<&Path>) -> Result<Config, Failure> {
     match file.or(found) {
         Some(file) => Ok(Config::from_file(file)?),
         None => {
-            let program = std::env::current_exe().map_err(|error| Failure::usage(format!("can't find this program for the demo: {error}")))?;
+            let program = std::env::current_exe()
+                .map_err(|error| Failure::usage(format!("can't find this program for the demo: {error}")))?;
             let demo = json!({"mcpServers": {"demo": {"command": program, "args": ["demo-server"]}}});
             Ok(Config::from_value(demo)?)
         }

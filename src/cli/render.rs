@@ -37,15 +37,18 @@ pub(super) fn tools(found: &SearchResults) {
 
 /// `(#{number: integer, body?: string})`, a question mark behind what may be left out.
 fn parameters(schema: &Value) -> String {
-    let required = |name: &str| schema["required"].as_array().is_some_and(|required| required.iter().any(|required| required == name));
+    let required = |name: &str| {
+        schema["required"].as_array().is_some_and(|required| required.iter().any(|required| required == name))
+    };
     let kind = |schema: &Value| match &schema["type"] {
         Value::String(kind) => kind.clone(),
         Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("|"),
         _ => "any".into(),
     };
     let parameters = schema["properties"].as_object().into_iter().flatten();
-    let parameters: Vec<String> =
-        parameters.map(|(name, schema)| format!("{name}{}: {}", if required(name) { "" } else { "?" }, kind(schema))).collect();
+    let parameters: Vec<String> = parameters
+        .map(|(name, schema)| format!("{name}{}: {}", if required(name) { "" } else { "?" }, kind(schema)))
+        .collect();
     if parameters.is_empty() { "()".into() } else { format!("(#{{{}}})", parameters.join(", ")) }
 }
 

@@ -82,7 +82,7 @@ fn key(engine: &Engine, wasm: &[u8]) -> String {
 }
 
 fn hex(digest: Sha256) -> String {
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", digest.finalize())
 }
 
 fn checksum_name(name: &str) -> String {

@@ -31,7 +31,9 @@ pub(crate) struct Sandbox {
 impl Sandbox {
     /// Instances come from a pool; where address space is too limited for one (`ulimit -v`), each is allocated on demand.
     pub(crate) fn new() -> Result<Self, Error> {
-        let engine = Engine::new(&pooling()).or_else(|_| Engine::new(&on_demand())).map_err(|error| failed("start wasmtime", &error))?;
+        let engine = Engine::new(&pooling())
+            .or_else(|_| Engine::new(&on_demand()))
+            .map_err(|error| failed("start wasmtime", &error))?;
         let clock = Arc::new(Clock::default());
         let (ticking, ticked) = (Arc::clone(&clock), engine.clone());
         std::thread::Builder::new()
@@ -47,7 +49,12 @@ impl Sandbox {
 
     /// Compiles a component, or takes its compiled code from `cache_dir`. Blocks for seconds where it compiles; `on_compile` is
     /// told first.
-    pub(crate) fn load(&self, wasm: &[u8], cache_dir: Option<&Path>, on_compile: &dyn Fn()) -> Result<Component, Error> {
+    pub(crate) fn load(
+        &self,
+        wasm: &[u8],
+        cache_dir: Option<&Path>,
+        on_compile: &dyn Fn(),
+    ) -> Result<Component, Error> {
         cache::load(&self.engine, wasm, cache_dir, on_compile).map_err(|error| failed("compile the guest", &error))
     }
 

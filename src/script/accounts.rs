@@ -41,7 +41,12 @@ pub(super) struct Ledger {
 
 impl Accounts {
     pub(super) fn new(run: &Run) -> Self {
-        Self { limits: run.limits.clone(), on_log: run.on_log.clone(), door: run.door.clone(), ledger: Mutex::default() }
+        Self {
+            limits: run.limits.clone(),
+            on_log: run.on_log.clone(),
+            door: run.door.clone(),
+            ledger: Mutex::default(),
+        }
     }
 
     fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
@@ -79,7 +84,10 @@ impl Accounts {
             let mut ledger = self.ledger();
             if ledger.calls.len() >= limits.tool_calls {
                 drop(ledger);
-                return Err(self.stop(format!("the script made more calls of tools than the limit of {} (`tool_calls`)", limits.tool_calls)));
+                return Err(self.stop(format!(
+                    "the script made more calls of tools than the limit of {} (`tool_calls`)",
+                    limits.tool_calls
+                )));
             }
             ledger.unfinished = Some(record.clone());
             ledger.started = Some(started);
@@ -148,7 +156,10 @@ impl Accounts {
         }
         if ledger.lost_lines > 0 {
             let Limits { log_lines, log_bytes, .. } = self.limits;
-            let note = format!("[cut: {} more lines; the limits are {log_lines} lines and {log_bytes} bytes]", ledger.lost_lines);
+            let note = format!(
+                "[cut: {} more lines; the limits are {log_lines} lines and {log_bytes} bytes]",
+                ledger.lost_lines
+            );
             if let Some(on_log) = &self.on_log {
                 on_log(&note);
             }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::accounts::Ending;
-use crate::tool::CallRecord;
+use crate::tool::{CallRecord, FailureKind};
 
 /// Why a script failed.
 ///
@@ -51,9 +51,17 @@ impl Diagnostic {
     }
 
     pub(super) fn from_fault(fault: Fault, source: &str) -> Self {
-        let thrown = fault.thrown.and_then(|text| serde_json::from_str(&text).ok());
+        let thrown: Option<Value> = fault.thrown.and_then(|text| serde_json::from_str(&text).ok());
+        let message = match &thrown {
+            // The tool's own words do not say whose they are.
+            Some(thrown) if fault.kind == FailureKind::Tool.as_str() => {
+                let text = |key: &str| thrown.get(key).and_then(Value::as_str).unwrap_or_default();
+                format!("`{}.{}` failed: {}", text("server"), text("tool"), fault.message)
+            }
+            _ => fault.message,
+        };
         let place = fault.position.map(|place| (place.line, place.column));
-        Self { thrown, ..Self::new(&fault.kind, fault.message) }.at(place, source)
+        Self { thrown, ..Self::new(&fault.kind, message) }.at(place, source)
     }
 
     pub(super) fn from_ending(ending: Ending, waiting: Option<&CallRecord>, source: &str) -> Self {
@@ -62,8 +70,13 @@ impl Diagnostic {
             Ending::Limit(message) => Self::limit(message),
             Ending::Internal(message) => Self::internal(message),
             Ending::Timeout(limit) => {
-                let busy = waiting.map(|call| format!(" while it waited for `{}.{}`", call.server, call.tool)).unwrap_or_default();
-                Self::new("timeout", format!("the script took longer than the limit of {} s (`wall_time`){busy}", limit.as_secs_f64()))
+                let busy = waiting
+                    .map(|call| format!(" while it waited for `{}.{}`", call.server, call.tool))
+                    .unwrap_or_default();
+                Self::new(
+                    "timeout",
+                    format!("the script took longer than the limit of {} s (`wall_time`){busy}", limit.as_secs_f64()),
+                )
             }
         }
         .at(place, source)
@@ -89,7 +102,12 @@ impl fmt::Display for Diagnostic {
             let width = line.to_string().len();
             let before = usize::try_from(column).unwrap_or(1).saturating_sub(1);
             // Tabs stay tabs, so that the caret stands below its character.
-            let indent: String = source.chars().chain(std::iter::repeat(' ')).take(before).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+            let indent: String = source
+                .chars()
+                .chain(std::iter::repeat(' '))
+                .take(before)
+                .map(|c| if c == '\t' { '\t' } else { ' ' })
+                .collect();
             write!(f, "\n{:width$} |\n{line} | {source}\n{:width$} | {indent}^", "", "")?;
         }
         Ok(())

@@ -31,7 +31,10 @@ const ENGINE: &[u8] = include_bytes!("../../sandbox/dist/engine.wasm");
 /// The one of this process: compiled code and pooled instances are shared by all clients.
 static SHARED: OnceCell<Arc<SandboxedEngine>> = OnceCell::const_new();
 
-pub(super) async fn shared(cache_dir: Option<PathBuf>, on_compile: Option<Arc<dyn Fn() + Send + Sync>>) -> Result<Arc<SandboxedEngine>, Error> {
+pub(super) async fn shared(
+    cache_dir: Option<PathBuf>,
+    on_compile: Option<Arc<dyn Fn() + Send + Sync>>,
+) -> Result<Arc<SandboxedEngine>, Error> {
     let engine = SHARED.get_or_try_init(|| async {
         let load = move || SandboxedEngine::load(cache_dir.as_deref(), &|| on_compile.iter().for_each(|tell| tell()));
         let loaded = tokio::task::spawn_blocking(load).await;
@@ -55,7 +58,8 @@ struct Host {
 
 impl SandboxedEngine {
     fn load(cache_dir: Option<&std::path::Path>, on_compile: &dyn Fn()) -> Result<Self, Error> {
-        let failed = |error: wasmtime::Error| Error::Sandbox { message: format!("the engine guest does not load: {error:#}") };
+        let failed =
+            |error: wasmtime::Error| Error::Sandbox { message: format!("the engine guest does not load: {error:#}") };
         let sandbox = Sandbox::new()?;
         let component = sandbox.load(ENGINE, cache_dir, on_compile)?;
         let mut linker = Linker::new(sandbox.engine());
@@ -82,7 +86,11 @@ impl SandboxedEngine {
         store.set_epoch_deadline(1);
         // A busy script gives way to the other tasks of its thread at every tick, and the timer below gets its turn.
         store.epoch_deadline_callback(|store| {
-            if Instant::now() > store.data().deadline { Ok(UpdateDeadline::Interrupt) } else { Ok(UpdateDeadline::Yield(1)) }
+            if Instant::now() > store.data().deadline {
+                Ok(UpdateDeadline::Interrupt)
+            } else {
+                Ok(UpdateDeadline::Yield(1))
+            }
         });
         let ticking = self.sandbox.tick();
         let running = async {
@@ -95,25 +103,30 @@ impl SandboxedEngine {
         let ended = match ended {
             Err(_) => Err(Ending::Timeout(wall_time)),
             Ok(Ok(outcome)) => Ok(outcome.map_err(Into::into)),
-            Ok(Err(error)) => Err(self.ending(&error, run, accounts, memory)),
+            Ok(Err(error)) => Err(ending(&error, run, accounts, memory)),
         };
         (memory.peak, ended)
     }
+}
 
-    fn ending(&self, error: &wasmtime::Error, run: &Run, accounts: &Accounts, memory: &MemoryLimit) -> Ending {
-        if let Some(ending) = accounts.ending() {
-            return ending;
-        }
-        if memory.exceeded {
-            return Ending::Limit(format!("the script needs more memory than the limit of {} bytes (`memory_bytes`)", run.limits.memory_bytes));
-        }
-        match error.downcast_ref::<Trap>() {
-            Some(Trap::Interrupt) => Ending::Timeout(run.limits.wall_time),
-            Some(Trap::StackOverflow) => Ending::Limit(
-                "the script's data or calls are nested too deeply for the stack: build flat lists, and loop rather than recurse".into(),
-            ),
-            _ => Ending::Internal(format!("the engine broke off: {error:#}")),
-        }
+/// Why the guest broke off.
+fn ending(error: &wasmtime::Error, run: &Run, accounts: &Accounts, memory: &MemoryLimit) -> Ending {
+    if let Some(ending) = accounts.ending() {
+        return ending;
+    }
+    if memory.exceeded {
+        return Ending::Limit(format!(
+            "the script needs more memory than the limit of {} bytes (`memory_bytes`)",
+            run.limits.memory_bytes
+        ));
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => Ending::Timeout(run.limits.wall_time),
+        // Besides its own stack, compiled Rust keeps one at the low end of the memory, and traps when it runs out at address 0.
+        Some(Trap::StackOverflow | Trap::MemoryOutOfBounds) => Ending::Limit(
+            "the script's data or calls are nested too deeply for the stack: build flat lists, and loop rather than recurse".into(),
+        ),
+        _ => Ending::Internal(format!("the engine broke off: {error:#}")),
     }
 }
 

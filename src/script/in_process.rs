@@ -23,7 +23,9 @@ pub(super) async fn run(run: &Run, accounts: &Arc<Accounts>) -> Result<Outcome, 
     let (source, servers) = (run.source.clone(), run.servers.clone());
     let script = move || stacker::grow(STACK, || rhaiway_engine::run(Rc::new(host), &source, servers));
     match tokio::task::spawn_blocking(script).await {
-        Ok(Err(fault)) if fault.kind == "stopped" => Err(accounts.ending().unwrap_or(Ending::Timeout(run.limits.wall_time))),
+        Ok(Err(fault)) if fault.kind == "stopped" => {
+            Err(accounts.ending().unwrap_or(Ending::Timeout(run.limits.wall_time)))
+        }
         Ok(outcome) => Ok(outcome),
         Err(error) => Err(Ending::Internal(format!("the engine broke off: {error}"))),
     }

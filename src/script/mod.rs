@@ -191,14 +191,21 @@ pub(crate) async fn run(run: Run) -> Result<Execution, Error> {
     Ok(finish(&run, &accounts, started, peak, ended))
 }
 
-fn finish(run: &Run, accounts: &Accounts, started: Instant, peak: Option<usize>, ended: Result<Outcome, Ending>) -> Execution {
+fn finish(
+    run: &Run,
+    accounts: &Accounts,
+    started: Instant,
+    peak: Option<usize>,
+    ended: Result<Outcome, Ending>,
+) -> Execution {
     let execution_time = started.elapsed();
     let ledger = accounts.close();
     let value = match ended {
         Ok(Ok(text)) if text.len() > run.limits.result_bytes => {
             Err(Diagnostic::limit(limit("the result", "result_bytes", text.len(), run.limits.result_bytes)))
         }
-        Ok(Ok(text)) => serde_json::from_str(&text).map_err(|error| Diagnostic::internal(format!("the result is not JSON: {error}"))),
+        Ok(Ok(text)) => serde_json::from_str(&text)
+            .map_err(|error| Diagnostic::internal(format!("the result is not JSON: {error}"))),
         Ok(Err(fault)) => Err(Diagnostic::from_fault(fault, &run.source)),
         // What the script was doing then, if it was waiting for a tool.
         Err(ending) => Err(Diagnostic::from_ending(ending, ledger.unfinished.as_ref(), &run.source)),

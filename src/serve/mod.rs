@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorData, Implementation, ListToolsResult, PaginatedRequestParams, ServerCapabilities,
-    ServerConfig, Tool, ToolAnnotations,
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorData, Implementation, ListToolsResult,
+    PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool, ToolAnnotations,
 };
 use rmcp::service::{QuitReason, RequestContext, ServiceExt};
 use rmcp::{RoleServer, ServerHandler};
@@ -20,7 +20,7 @@ use crate::script::{BoxFuture, Execution};
 use crate::tool::Detail;
 
 /// Longest time that a caller may give a script.
-const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
+const MAX_TIMEOUT: Duration = Duration::from_hours(1);
 
 /// What the server offers to its clients.
 pub(crate) trait CodeMode: Send + Sync + 'static {
@@ -43,7 +43,11 @@ impl CodeModeServer {
 
     /// Serves on this process's standard input and output until the client closes them.
     pub(crate) async fn serve_stdio(self) -> Result<(), Error> {
-        let failed = |error: &dyn std::error::Error| Error::Request { server: "rhaiway".into(), method: "initialize", message: error.to_string() };
+        let failed = |error: &dyn std::error::Error| Error::Request {
+            server: "rhaiway".into(),
+            method: "initialize",
+            message: error.to_string(),
+        };
         let service = self.serve(rmcp::transport::stdio()).await.map_err(|error| failed(&error))?;
         match service.waiting().await {
             Ok(QuitReason::JoinError(error)) | Err(error) => Err(failed(&error)),
@@ -74,7 +78,8 @@ const EXECUTE_CODE: &str = "Runs a Rhai script that calls tools of MCP servers, 
     is the result. `print(x)` writes to the logs. A tool that fails throws `#{kind, server, tool, message}`: `try { … } catch (e) { … }`. \
     `search_tools(\"words\")` finds tools from inside a script.";
 
-const SEARCH_TOOLS: &str = "Finds the tools that scripts can call, with their parameters. `server.name(#{…})` calls one in `execute_code`.";
+const SEARCH_TOOLS: &str =
+    "Finds the tools that scripts can call, with their parameters. `server.name(#{…})` calls one in `execute_code`.";
 
 impl ServerHandler for CodeModeServer {
     fn get_info(&self) -> ServerConfig {
@@ -88,26 +93,39 @@ impl ServerHandler for CodeModeServer {
             .with_instructions(instructions)
     }
 
-    async fn list_tools(&self, _page: Option<PaginatedRequestParams>, _context: RequestContext<RoleServer>) -> Result<ListToolsResult, ErrorData> {
+    async fn list_tools(
+        &self,
+        _page: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
         Ok(ListToolsResult::with_all_items(tools()))
     }
 
-    async fn call_tool(&self, call: CallToolRequestParams, context: RequestContext<RoleServer>) -> Result<CallToolResponse, ErrorData> {
+    async fn call_tool(
+        &self,
+        call: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
         let arguments = Value::Object(call.arguments.unwrap_or_default());
         let answer = async {
             match &*call.name {
                 "execute_code" => {
                     let ExecuteCode { code, timeout } = parse(arguments)?;
                     let timeout = timeout.map(seconds).transpose()?;
-                    let execution = self.code_mode.execute(code, timeout).await.map_err(|error| invalid_state(&error))?;
+                    let execution =
+                        self.code_mode.execute(code, timeout).await.map_err(|error| invalid_state(&error))?;
                     answer(&execution, execution.error.is_some())
                 }
                 "search_tools" => {
                     let SearchTools { query, detail_level } = parse(arguments)?;
-                    let results = self.code_mode.search(query, detail_level).await.map_err(|error| invalid_state(&error))?;
+                    let results =
+                        self.code_mode.search(query, detail_level).await.map_err(|error| invalid_state(&error))?;
                     answer(&results, false)
                 }
-                other => Err(ErrorData::invalid_params(format!("there is no tool `{other}`: there are `execute_code` and `search_tools`"), None)),
+                other => Err(ErrorData::invalid_params(
+                    format!("there is no tool `{other}`: there are `execute_code` and `search_tools`"),
+                    None,
+                )),
             }
         };
         // A call that the client cancels ends its script.
@@ -160,7 +178,13 @@ fn tools() -> Vec<Tool> {
     ]
 }
 
-fn tool(name: &'static str, description: &'static str, input: Value, output: Value, annotations: ToolAnnotations) -> Tool {
+fn tool(
+    name: &'static str,
+    description: &'static str,
+    input: Value,
+    output: Value,
+    annotations: ToolAnnotations,
+) -> Tool {
     let object = |schema: Value| match schema {
         Value::Object(schema) => Arc::new(schema),
         _ => Arc::default(),
@@ -175,8 +199,14 @@ fn parse<T: DeserializeOwned>(arguments: Value) -> Result<T, ErrorData> {
 }
 
 fn seconds(seconds: f64) -> Result<Duration, ErrorData> {
-    let duration = Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero() && *duration <= MAX_TIMEOUT);
-    duration.ok_or_else(|| ErrorData::invalid_params(format!("`timeout` is {seconds}, and has to be over 0 and at most {} s", MAX_TIMEOUT.as_secs()), None))
+    let duration =
+        Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero() && *duration <= MAX_TIMEOUT);
+    duration.ok_or_else(|| {
+        ErrorData::invalid_params(
+            format!("`timeout` is {seconds}, and has to be over 0 and at most {} s", MAX_TIMEOUT.as_secs()),
+            None,
+        )
+    })
 }
 
 fn invalid_state(error: &Error) -> ErrorData {

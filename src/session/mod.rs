@@ -5,17 +5,18 @@ mod process;
 mod wire;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{HeaderName, HeaderValue};
 use rmcp::model::{
-    CallToolRequest, CallToolRequestParams, CancelledNotification, CancelledNotificationParam, ClientConfig, ClientRequest, GetPromptRequestParams,
-    GetPromptResult, Implementation, JsonObject, ListToolsRequest, PaginatedRequestParams, PingRequest, Prompt, ProtocolVersion,
-    ReadResourceRequestParams, ReadResourceResult, RequestId, Resource, ResourceTemplate, ServerPeerInfo, ServerResult,
+    CallToolRequest, CallToolRequestParams, CancelledNotification, CancelledNotificationParam, ClientConfig,
+    ClientRequest, GetPromptRequestParams, GetPromptResult, Implementation, JsonObject, ListToolsRequest,
+    PaginatedRequestParams, PingRequest, Prompt, ProtocolVersion, ReadResourceRequestParams, ReadResourceResult,
+    RequestId, Resource, ResourceTemplate, ServerPeerInfo, ServerResult,
 };
-use rmcp::service::{NotificationContext, Peer, PeerRequestOptions, RunningService, ServiceError, ServiceExt};
+use rmcp::service::{ClientInitializeError, Peer, PeerRequestOptions, RunningService, ServiceError, ServiceExt};
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use rmcp::{ClientHandler, RoleClient, RoleServer, Service};
@@ -31,7 +32,7 @@ use process::{Process, Program};
 use wire::{Complaints, Diverter, LineTransport, Slot, WantsText};
 
 /// Looks up the variables of a configuration: `${NAME}` becomes what it returns.
-pub type Variables = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+pub(crate) type Variables = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 /// How sessions are opened, the same for all servers of a client.
 #[derive(Clone)]
@@ -59,17 +60,14 @@ struct Inner {
     /// Kept after the service, so that its input is closed before the process is waited for.
     process: Option<Process>,
     complaints: Arc<Complaints>,
-    tools_changed: Arc<AtomicU64>,
+    diverter: Arc<Diverter>,
     /// With the count of changes that it was listed at.
     tools: Mutex<Option<(u64, Arc<ToolSet>)>>,
     listing: tokio::sync::Mutex<()>,
 }
 
-/// What rmcp tells about the server.
-struct Events {
-    server: String,
-    tools_changed: Arc<AtomicU64>,
-}
+/// What rmcp asks of the client.
+struct Events;
 
 impl ClientHandler for Events {
     fn get_info(&self) -> ClientConfig {
@@ -78,16 +76,14 @@ impl ClientHandler for Events {
         info.client_info = Implementation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
         info
     }
-
-    async fn on_tool_list_changed(&self, _context: NotificationContext<RoleClient>) {
-        tracing::debug!(server = self.server, "the list of tools changed");
-        self.tools_changed.fetch_add(1, Ordering::Release);
-    }
 }
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("server", &self.inner.name).field("connected", &self.is_connected()).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("server", &self.inner.name)
+            .field("connected", &self.is_connected())
+            .finish_non_exhaustive()
     }
 }
 
@@ -96,7 +92,9 @@ impl Session {
     pub(crate) async fn open(name: &str, config: &ServerConfig, settings: &SessionSettings) -> Result<Self, Error> {
         let connect = |message| Error::Connect { server: name.into(), message, stderr: Vec::new() };
         let expand = |text: &String| {
-            expand(text, &*settings.variables).map_err(|variable| connect(format!("its configuration needs the variable `{variable}`, which is not set")))
+            expand(text, &*settings.variables).map_err(|variable| {
+                connect(format!("its configuration needs the variable `{variable}`, which is not set"))
+            })
         };
         let bound = config.connect_timeout.unwrap_or(settings.connect_timeout);
         let diverter = Arc::new(Diverter::default());
@@ -106,30 +104,41 @@ impl Session {
                 let program = Program {
                     command: expand(command)?,
                     args: args.iter().map(expand).collect::<Result<_, _>>()?,
-                    env: env.iter().map(|(key, value)| Ok((key.clone(), expand(value)?))).collect::<Result<_, Error>>()?,
+                    env: env
+                        .iter()
+                        .map(|(key, value)| Ok((key.clone(), expand(value)?)))
+                        .collect::<Result<_, Error>>()?,
                     cwd: cwd.map(|cwd| Path::new(&cwd).to_path_buf()),
                 };
                 let (process, stdout, stdin) = Process::start(&program, &*settings.variables).map_err(connect)?;
                 let complaints = Arc::new(Complaints::default());
-                let transport = LineTransport::new(stdout, stdin, diverter, Arc::clone(&complaints));
-                Self::initialize(name, transport, Some(process), complaints, bound).await
+                let transport = LineTransport::new(stdout, stdin, Arc::clone(&diverter), Arc::clone(&complaints));
+                Self::initialize(name, transport, diverter, Some(process), complaints, bound).await
             }
             Transport::Http { url, headers, auth, timeout, read_timeout } => {
-                let mut http = reqwest::Client::builder().connect_timeout(timeout.unwrap_or(bound)).danger_accept_invalid_certs(!settings.verify_tls);
+                let mut http = reqwest::Client::builder()
+                    .connect_timeout(timeout.unwrap_or(bound))
+                    .danger_accept_invalid_certs(!settings.verify_tls);
                 if let Some(read_timeout) = read_timeout {
                     http = http.read_timeout(*read_timeout);
                 }
-                let http = http.build().map_err(|error| connect(format!("the HTTP client can't be set up: {error}")))?;
+                let http =
+                    http.build().map_err(|error| connect(format!("the HTTP client can't be set up: {error}")))?;
                 let mut transport = StreamableHttpClientTransportConfig::with_uri(expand(url)?);
                 transport.auth_header = auth.as_ref().map(expand).transpose()?;
                 for (key, value) in headers {
-                    let wrong = |what: &str| connect(format!("the header `{key}` of its configuration has {what} that HTTP does not allow"));
+                    let wrong = |what: &str| {
+                        connect(format!("the header `{key}` of its configuration has {what} that HTTP does not allow"))
+                    };
                     let name = key.parse::<HeaderName>().map_err(|_| wrong("a name"))?;
                     let value = HeaderValue::from_str(&expand(value)?).map_err(|_| wrong("a value"))?;
                     transport.custom_headers.insert(name, value);
                 }
-                let transport = StreamableHttpClientTransport::with_client(DivertingClient { http, diverter }, transport);
-                Self::initialize(name, transport, None, Arc::default(), bound).await
+                let transport = StreamableHttpClientTransport::with_client(
+                    DivertingClient { http, diverter: Arc::clone(&diverter) },
+                    transport,
+                );
+                Self::initialize(name, transport, diverter, None, Arc::default(), bound).await
             }
             Transport::WebSocket { .. } => Err(connect("WebSocket servers (`ws_url`) are not supported yet".into())),
         }
@@ -145,25 +154,40 @@ impl Session {
             }
         });
         let (reader, writer) = tokio::io::split(ours);
-        let complaints = Arc::new(Complaints::default());
-        let transport = LineTransport::new(reader, writer, Arc::default(), Arc::clone(&complaints));
-        Self::initialize(name, transport, None, complaints, Duration::from_secs(30)).await
+        let (diverter, complaints) = (Arc::new(Diverter::default()), Arc::new(Complaints::default()));
+        let transport = LineTransport::new(reader, writer, Arc::clone(&diverter), Arc::clone(&complaints));
+        Self::initialize(name, transport, diverter, None, complaints, Duration::from_secs(30)).await
     }
 
-    async fn initialize<T>(name: &str, transport: T, process: Option<Process>, complaints: Arc<Complaints>, bound: Duration) -> Result<Self, Error>
+    async fn initialize<T>(
+        name: &str,
+        transport: T,
+        diverter: Arc<Diverter>,
+        process: Option<Process>,
+        complaints: Arc<Complaints>,
+        bound: Duration,
+    ) -> Result<Self, Error>
     where
         T: rmcp::transport::Transport<RoleClient> + 'static,
     {
-        let tools_changed = Arc::new(AtomicU64::new(0));
-        let events = Events { server: name.into(), tools_changed: Arc::clone(&tools_changed) };
-        let service = match tokio::time::timeout(bound, events.serve(transport)).await {
+        let service = match tokio::time::timeout(bound, Events.serve(transport)).await {
             Ok(Ok(service)) => service,
-            failed => {
-                let message = match failed {
-                    Ok(Err(error)) => with_causes(&error),
-                    _ => format!("it did not answer `initialize` within {} s", bound.as_secs_f64()),
+            Ok(Err(error)) => {
+                // A process that has just ended explains more than the pipe that broke.
+                let ended = match &process {
+                    Some(process) => process.ended_within(Duration::from_millis(500)).await,
+                    None => None,
                 };
-                return Err(Self::connect_error(name, message, process.as_ref(), &complaints).await);
+                let reason = || match &error {
+                    ClientInitializeError::TransportError { error, .. } => http::explain(error),
+                    other => with_causes(other),
+                };
+                let message = ended.map_or_else(reason, |how| format!("{how} before it answered `initialize`"));
+                return Err(Self::connect_error(name, &message, process.as_ref(), &complaints).await);
+            }
+            Err(_) => {
+                let message = format!("it did not answer `initialize` within {} s", bound.as_secs_f64());
+                return Err(Self::connect_error(name, &message, process.as_ref(), &complaints).await);
             }
         };
         tracing::debug!(server = name, "connected");
@@ -173,20 +197,16 @@ impl Session {
             service: tokio::sync::Mutex::new(Some(service)),
             process,
             complaints,
-            tools_changed,
+            diverter,
             tools: Mutex::default(),
             listing: tokio::sync::Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    async fn connect_error(name: &str, message: String, process: Option<&Process>, complaints: &Complaints) -> Error {
-        let (mut message, mut stderr) = (message, Vec::new());
+    async fn connect_error(name: &str, message: &str, process: Option<&Process>, complaints: &Complaints) -> Error {
+        let mut stderr = Vec::new();
         if let Some(process) = process {
-            // A process that has just ended explains more than the pipe that broke.
-            if let Some(ended) = process.ended_within(Duration::from_millis(500)).await {
-                message = format!("{ended} before it answered `initialize`");
-            }
             process.close().await;
             stderr = process.stderr();
         }
@@ -216,7 +236,12 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Call`] if the call itself fails. A tool that failed is an answer, with `is_error` set.
-    pub async fn call_tool(&self, name: &str, arguments: Map<String, Value>, timeout: Option<Duration>) -> Result<ToolAnswer, Error> {
+    pub async fn call_tool(
+        &self,
+        name: &str,
+        arguments: Map<String, Value>,
+        timeout: Option<Duration>,
+    ) -> Result<ToolAnswer, Error> {
         let mut call = CallToolRequest::new(CallToolRequestParams::new(name.to_string()).with_arguments(arguments));
         let slot = Arc::new(Slot::default());
         call.extensions.insert(WantsText(Arc::downgrade(&slot)));
@@ -227,7 +252,9 @@ impl Session {
             let server = &self.inner.name;
             failed(kind, format!("the server `{server}` did not answer the call of `{name}`: {reason}"))
         })?;
-        let unusable = |reason: String| failed(FailureKind::Answer, format!("the answer of `{}.{name}` can't be used: {reason}", self.inner.name));
+        let unusable = |reason: String| {
+            failed(FailureKind::Answer, format!("the answer of `{}.{name}` can't be used: {reason}", self.inner.name))
+        };
         let answer: ToolAnswer = serde_json::from_str(&text).map_err(|error| unusable(error.to_string()))?;
         match answer.result_type.as_deref() {
             None | Some("complete") => Ok(answer),
@@ -251,14 +278,14 @@ impl Session {
         if let Some(tools) = self.cached_tools() {
             return Ok(tools);
         }
-        let changes = self.inner.tools_changed.load(Ordering::Acquire);
+        let changes = self.inner.diverter.tools_changed.load(Ordering::Acquire);
         let tools = Arc::new(ToolSet::new(self.fetch_tools().await?));
         *self.inner.tools.lock().unwrap_or_else(PoisonError::into_inner) = Some((changes, Arc::clone(&tools)));
         Ok(tools)
     }
 
     fn cached_tools(&self) -> Option<Arc<ToolSet>> {
-        let changes = self.inner.tools_changed.load(Ordering::Acquire);
+        let changes = self.inner.diverter.tools_changed.load(Ordering::Acquire);
         let cached = self.inner.tools.lock().unwrap_or_else(PoisonError::into_inner);
         cached.as_ref().filter(|(listed_at, _)| *listed_at == changes).map(|(_, tools)| Arc::clone(tools))
     }
@@ -281,8 +308,12 @@ impl Session {
             let mut list = ListToolsRequest::with_param(PaginatedRequestParams::default().with_cursor(cursor.take()));
             let slot = Arc::new(Slot::default());
             list.extensions.insert(WantsText(Arc::downgrade(&slot)));
-            let text = self.text_of(ClientRequest::ListToolsRequest(list), slot, None).await.map_err(|error| self.request_error(METHOD, &error))?;
-            let page: Page = serde_json::from_str(&text).map_err(|error| self.request_failed(METHOD, format!("its answer can't be read: {error}")))?;
+            let text = self
+                .text_of(ClientRequest::ListToolsRequest(list), slot, None)
+                .await
+                .map_err(|error| self.request_error(METHOD, &error))?;
+            let page: Page = serde_json::from_str(&text)
+                .map_err(|error| self.request_failed(METHOD, format!("its answer can't be read: {error}")))?;
             for entry in page.tools {
                 match Tool::from_json(entry) {
                     Ok(tool) => tools.push(tool),
@@ -310,7 +341,11 @@ impl Session {
     /// # Errors
     /// [`Error::Request`].
     pub async fn list_resource_templates(&self) -> Result<Vec<ResourceTemplate>, Error> {
-        self.inner.peer.list_all_resource_templates().await.map_err(|error| self.request_error("resources/templates/list", &error))
+        self.inner
+            .peer
+            .list_all_resource_templates()
+            .await
+            .map_err(|error| self.request_error("resources/templates/list", &error))
     }
 
     /// Reads a resource by its URI.
@@ -361,7 +396,12 @@ impl Session {
     }
 
     /// Sends a request and waits for the JSON text of its result. When the future is dropped, the request is cancelled at the server.
-    async fn text_of(&self, request: ClientRequest, slot: Arc<Slot>, timeout: Option<Duration>) -> Result<String, ServiceError> {
+    async fn text_of(
+        &self,
+        request: ClientRequest,
+        slot: Arc<Slot>,
+        timeout: Option<Duration>,
+    ) -> Result<String, ServiceError> {
         let mut options = PeerRequestOptions::no_options();
         options.timeout = timeout;
         let handle = self.inner.peer.send_request_with_option(request, options).await?;
@@ -387,9 +427,16 @@ impl Session {
 
     fn explain(&self, error: &ServiceError) -> (FailureKind, String) {
         match error {
-            ServiceError::McpError(error) => (FailureKind::Protocol, format!("{} (JSON-RPC error {})", error.message, error.code.0)),
-            ServiceError::Timeout { timeout } => (FailureKind::Timeout, format!("the time limit of the call, {} s, is over", timeout.as_secs_f64())),
-            ServiceError::TransportClosed => (FailureKind::Connection, format!("the connection is closed{}", self.inner.complaints.suffix())),
+            ServiceError::McpError(error) => {
+                (FailureKind::Protocol, format!("{} (JSON-RPC error {})", error.message, error.code.0))
+            }
+            ServiceError::Timeout { timeout } => {
+                (FailureKind::Timeout, format!("the time limit of the call, {} s, is over", timeout.as_secs_f64()))
+            }
+            ServiceError::TransportClosed => {
+                (FailureKind::Connection, format!("the connection is closed{}", self.inner.complaints.suffix()))
+            }
+            ServiceError::TransportSend(error) => (FailureKind::Connection, http::explain(error)),
             other => (FailureKind::Connection, with_causes(other)),
         }
     }

@@ -13,9 +13,36 @@ use tokio::time::timeout;
 
 /// What a program needs to start at all; the rest of this process's environment is not passed on.
 const INHERITED: &[&str] = &[
-    "HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME",
-    "APPDATA", "COMPUTERNAME", "HOMEDRIVE", "HOMEPATH", "LOCALAPPDATA", "PATHEXT", "PROCESSOR_ARCHITECTURE", "PROGRAMDATA", "PROGRAMFILES",
-    "SYSTEMDRIVE", "SYSTEMROOT", "TEMP", "TMP", "USERDOMAIN", "USERNAME", "USERPROFILE", "WINDIR",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LOGNAME",
+    "PATH",
+    "SHELL",
+    "TERM",
+    "TMPDIR",
+    "TZ",
+    "USER",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "APPDATA",
+    "COMPUTERNAME",
+    "HOMEDRIVE",
+    "HOMEPATH",
+    "LOCALAPPDATA",
+    "PATHEXT",
+    "PROCESSOR_ARCHITECTURE",
+    "PROGRAMDATA",
+    "PROGRAMFILES",
+    "SYSTEMDRIVE",
+    "SYSTEMROOT",
+    "TEMP",
+    "TMP",
+    "USERDOMAIN",
+    "USERNAME",
+    "USERPROFILE",
+    "WINDIR",
 ];
 /// Lines of standard error that are kept, and the length of each.
 const STDERR_LINES: usize = 20;
@@ -40,7 +67,10 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn start(program: &Program, variables: &dyn Fn(&str) -> Option<String>) -> Result<(Self, ChildStdout, ChildStdin), String> {
+    pub(super) fn start(
+        program: &Program,
+        variables: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(Self, ChildStdout, ChildStdin), String> {
         let mut command = Command::new(&program.command);
         command
             .args(&program.args)
@@ -57,7 +87,8 @@ impl Process {
         #[cfg(unix)]
         command.process_group(0);
         let mut child = command.spawn().map_err(|error| start_error(program, &error))?;
-        let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
+        let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
             return Err(format!("`{}` was started without pipes", program.command));
         };
         let group = Group::of(&child);
@@ -96,8 +127,12 @@ impl Process {
 fn start_error(program: &Program, error: &std::io::Error) -> String {
     let command = &program.command;
     match (error.kind(), &program.cwd) {
-        (std::io::ErrorKind::NotFound, Some(cwd)) if !cwd.is_dir() => format!("can't start `{command}`: its folder `{}` does not exist", cwd.display()),
-        (std::io::ErrorKind::NotFound, _) => format!("can't start `{command}`: there is no such program; is it installed, and on the PATH?"),
+        (std::io::ErrorKind::NotFound, Some(cwd)) if !cwd.is_dir() => {
+            format!("can't start `{command}`: its folder `{}` does not exist", cwd.display())
+        }
+        (std::io::ErrorKind::NotFound, _) => {
+            format!("can't start `{command}`: there is no such program; is it installed, and on the PATH?")
+        }
         _ => format!("can't start `{command}`: {error}"),
     }
 }

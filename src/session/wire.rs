@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rmcp::RoleClient;
@@ -16,6 +17,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader
 
 /// Longest message that a server may send. An answer may have 8 MiB, which can double when JSON is sent inside of a JSON string.
 const MESSAGE_BYTES: usize = 32 << 20;
+/// No notification of a change is longer.
+const NOTIFICATION_BYTES: usize = 4096;
 /// Lines of junk that are kept for an error message, and the length of each.
 const JUNK_LINES: usize = 3;
 const JUNK_BYTES: usize = 200;
@@ -27,9 +30,12 @@ pub(super) type Slot = Mutex<Option<String>>;
 #[derive(Clone)]
 pub(super) struct WantsText(pub(super) Weak<Slot>);
 
-/// The requests under way whose answers are wanted as text.
+/// The requests under way whose answers are wanted as text, and whether the tools changed.
 #[derive(Default)]
 pub(super) struct Diverter {
+    /// How often the server said that its tools changed. Counted here, as rmcp tells of it in a task of its own, after answers that
+    /// came later.
+    pub(super) tools_changed: AtomicU64,
     waiting: Mutex<HashMap<RequestId, Weak<Slot>>>,
 }
 
@@ -58,10 +64,16 @@ impl Diverter {
 
     /// Takes a message that came in, if its text is wanted: the message that rmcp gets in its place.
     pub(super) fn divert(&self, text: &str) -> Option<ServerJsonRpcMessage> {
+        // To list once too often does no harm, so that there is no need to parse.
+        if text.len() < NOTIFICATION_BYTES && text.contains("\"notifications/tools/list_changed\"") {
+            self.tools_changed.fetch_add(1, Ordering::Release);
+        }
         if self.waiting().is_empty() {
             return None;
         }
-        let Peek { id: Some(id), method: None, result: Some(result) } = serde_json::from_str(text).ok()? else { return None };
+        let Peek { id: Some(id), method: None, result: Some(result) } = serde_json::from_str(text).ok()? else {
+            return None;
+        };
         let slot = self.waiting().remove(&id)?;
         // Where nobody waits any more, the answer is dropped.
         if let Some(slot) = slot.upgrade() {
@@ -93,7 +105,7 @@ impl Complaints {
     /// `; it …`, or nothing.
     pub(super) fn suffix(&self) -> String {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().map(|line| format!("; {line}")).collect()
+        lines.iter().flat_map(|line| ["; ", line]).collect()
     }
 }
 
@@ -125,7 +137,9 @@ impl<R: AsyncRead + Unpin, W> LineTransport<R, W> {
             self.line.extend_from_slice(&available[..taken]);
             self.reader.consume(taken);
             if self.line.len() > MESSAGE_BYTES {
-                self.complaints.add(format!("it sent a message of more than {MESSAGE_BYTES} bytes, and the connection was closed"));
+                self.complaints.add(format!(
+                    "it sent a message of more than {MESSAGE_BYTES} bytes, and the connection was closed"
+                ));
                 return false;
             }
             if end.is_some() {
@@ -169,7 +183,9 @@ where
             let mut line = serde_json::to_vec(&message)?;
             line.push(b'\n');
             let mut writer = writer.lock().await;
-            let writer = writer.as_mut().ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the connection is closed"))?;
+            let writer = writer
+                .as_mut()
+                .ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the connection is closed"))?;
             writer.write_all(&line).await?;
             writer.flush().await
         }

@@ -7,7 +7,7 @@ use crate::{Position, json, namespace};
 /// Why a script ended without a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// `syntax`, `runtime`, `thrown`, `stopped`, or the kind of the failed call (`tool`, `unknown_tool`, …).
+    /// `syntax`, `runtime`, `thrown`, `limit`, `stopped`, or the kind of the failed call (`tool`, `unknown_tool`, …).
     pub kind: String,
     /// One sentence, without the position.
     pub message: String,
@@ -35,8 +35,11 @@ impl Fault {
             EvalAltResult::ErrorTerminated(..) => Self::new("stopped", "the script was stopped"),
             EvalAltResult::ErrorVariableNotFound(name, _) => Self::new("runtime", unknown_name(&name)),
             EvalAltResult::ErrorStackOverflow(_) => Self::new(
-                "runtime",
-                format!("functions call each other more than {} levels deep: is there an end to the recursion?", crate::CALL_DEPTH),
+                "limit",
+                format!(
+                    "functions call each other over {} levels deep (`call_depth`): is there an end to the recursion?",
+                    crate::CALL_DEPTH
+                ),
             ),
             other => Self::new("runtime", namespace::unmangle(&other.to_string())),
         };
@@ -44,21 +47,32 @@ impl Fault {
     }
 
     fn from_thrown(value: &Dynamic) -> Self {
-        let text = |key| value.as_map_ref().ok().and_then(|map| map.get(key)?.as_immutable_string_ref().ok().map(|s| s.to_string()));
+        let text = |key| {
+            value.as_map_ref().ok().and_then(|map| map.get(key)?.as_immutable_string_ref().ok().map(|s| s.to_string()))
+        };
         // A failed call keeps its kind when a script throws on what it caught.
-        let kind = text("kind").filter(|kind| kind == "runtime" || (text("server").is_some() && text("tool").is_some()));
+        let kind =
+            text("kind").filter(|kind| kind == "runtime" || (text("server").is_some() && text("tool").is_some()));
         let message = match text("message") {
             Some(message) => message,
             None if value.is_unit() => "the script threw an error without a value".into(),
-            None => value.clone().into_immutable_string().map_or_else(|_| json::to_text(value).unwrap_or_else(|error| error), |s| s.to_string()),
+            None => value
+                .clone()
+                .into_immutable_string()
+                .map_or_else(|_| json::to_text(value).unwrap_or_else(|error| error), |s| s.to_string()),
         };
-        Self { thrown: json::to_text(value).ok(), ..Self::new(kind.as_deref().unwrap_or("thrown"), namespace::unmangle(&message)) }
+        Self {
+            thrown: json::to_text(value).ok(),
+            ..Self::new(kind.as_deref().unwrap_or("thrown"), namespace::unmangle(&message))
+        }
     }
 }
 
 fn innermost(error: EvalAltResult) -> EvalAltResult {
     match error {
-        EvalAltResult::ErrorInFunctionCall(_, _, inner, _) | EvalAltResult::ErrorInModule(_, inner, _) => innermost(*inner),
+        EvalAltResult::ErrorInFunctionCall(_, _, inner, _) | EvalAltResult::ErrorInModule(_, inner, _) => {
+            innermost(*inner)
+        }
         error => error,
     }
 }

@@ -1,5 +1,7 @@
 //! The engine as a wasm component: `sandbox/wit/engine.wit` on one side, [`Host`] on the other.
 
+#![allow(unsafe_code, missing_docs, unreachable_pub, clippy::pedantic, reason = "of the generated bindings")]
+
 use std::rc::Rc;
 
 use crate::{Host, Position, Refusal, ToolCall};
@@ -41,6 +43,8 @@ struct Component;
 
 impl Guest for Component {
     fn init() {
+        // A panic ends the instance; what it says would otherwise go nowhere.
+        std::panic::set_hook(Box::new(|panic| host::log(&format!("[engine] {panic}"))));
         crate::init();
     }
 

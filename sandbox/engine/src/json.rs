@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use rhai::{Dynamic, Map};
 use crate::namespace;
+use rhai::{Dynamic, Map};
 use serde::ser::{Error as _, SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 

@@ -2,6 +2,8 @@
 //! Built as a wasm component it is the guest of the sandbox; as a library it runs in the process and in its own tests.
 //! It knows the names of the servers and nothing else: tools, limits and time are the host's.
 
+#![allow(clippy::unnecessary_box_returns, reason = "Rhai's results hold a boxed error")]
+
 mod error;
 #[cfg(target_family = "wasm")]
 mod guest;
@@ -99,10 +101,10 @@ pub fn run(host: Rc<dyn Host>, source: &str, servers: Vec<String>) -> Result<Str
     let _run = namespace::enter(host, source, servers);
     with_engine(|engine| {
         let ast = engine.compile(source).map_err(|error| Fault::from_parse(&error))?;
-        let value = engine
-            .eval_ast_with_scope::<Dynamic>(&mut Scope::new(), &ast)
-            .map_err(|error| Fault::from_eval(*error))?;
-        json::to_text(&value).map_err(|message| Fault::new("runtime", format!("the result can't be returned: {message}")))
+        let value =
+            engine.eval_ast_with_scope::<Dynamic>(&mut Scope::new(), &ast).map_err(|error| Fault::from_eval(*error))?;
+        json::to_text(&value)
+            .map_err(|message| Fault::new("runtime", format!("the result can't be returned: {message}")))
     })
 }
 
@@ -129,9 +131,7 @@ fn build() -> Engine {
     // `await x` is `x`: every call is awaited anyway.
     #[allow(clippy::expect_used, reason = "a constant syntax, and every test runs it")]
     engine
-        .register_custom_syntax(["await", "$expr$"], false, |context, inputs| {
-            context.eval_expression_tree(&inputs[0])
-        })
+        .register_custom_syntax(["await", "$expr$"], false, |context, inputs| context.eval_expression_tree(&inputs[0]))
         .expect("`await` is no keyword of Rhai");
     register_functions(&mut engine);
     namespace::register(&mut engine);

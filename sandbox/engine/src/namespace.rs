@@ -8,7 +8,9 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use rhai::{Dynamic, Engine, EvalAltResult, EvalContext, FnPtr, ImmutableString, LexError, Position as RhaiPosition, Token};
+use rhai::{
+    Dynamic, Engine, EvalAltResult, EvalContext, FnPtr, ImmutableString, LexError, Position as RhaiPosition, Token,
+};
 
 use crate::{Host, Refusal, ToolCall, error, json};
 
@@ -85,9 +87,13 @@ pub(crate) fn register(engine: &mut Engine) {
         .register_fn("to_debug", |server: &mut Server| server.label())
         .register_indexer_get(|server: &mut Server, tool: ImmutableString| -> Result<Dynamic, Box<EvalAltResult>> {
             let server = &server.0;
-            Err(error::runtime(format!("a tool is called, not read: `{server}.{tool}(#{{…}})`, or `{server}.call_tool(\"{tool}\", #{{…}})`")))
+            Err(error::runtime(format!(
+                "a tool is called, not read: `{server}.{tool}(#{{…}})`, or `{server}.call_tool(\"{tool}\", #{{…}})`"
+            )))
         })
-        .on_parse_token(|token, position, _| RUN.with_borrow_mut(|run| run.as_mut().map_or_else(|| token.clone(), |run| run.map_token(&token, position))))
+        .on_parse_token(|token, position, _| {
+            RUN.with_borrow_mut(|run| run.as_mut().map_or_else(|| token.clone(), |run| run.map_token(&token, position)))
+        })
         .on_var(|name, _, mut context| {
             let servers = servers();
             let value = match name {
@@ -101,7 +107,9 @@ pub(crate) fn register(engine: &mut Engine) {
             Ok((!context.scope_mut().contains(name)).then_some(value))
         })
         .on_missing_function(|name, arguments, is_method, mut context| {
-            let Some((receiver, arguments)) = arguments.split_first_mut().filter(|_| is_method) else { return Ok(None) };
+            let Some((receiver, arguments)) = arguments.split_first_mut().filter(|_| is_method) else {
+                return Ok(None);
+            };
             let server = receiver.read_lock::<Server>().map(|server| server.0.clone());
             // The name is as written, and its place unknown, where a variable holds the server: `let g = github; g.tool()`.
             let (word, position) = unpack(name).unwrap_or((name, RhaiPosition::NONE));
@@ -145,16 +153,21 @@ impl Run {
         let (line, column) = (position.line()?, position.position()?);
         let word = word(token)?;
         // A property of a variable that shadows the server keeps its name.
-        self.call_follows(line, column, word.chars().count()).then(|| identifier(&format!("{word}{MARK}{line}:{column}")))
+        self.call_follows(line, column, word.chars().count())
+            .then(|| identifier(&format!("{word}{MARK}{line}:{column}")))
     }
 
     fn is_server(&self, before: &Token, token: &Token) -> bool {
-        !is_dot(before) && *before != Token::DoubleColon && matches!(token, Token::Identifier(name) if self.servers.contains(name.as_str()))
+        !is_dot(before)
+            && *before != Token::DoubleColon
+            && matches!(token, Token::Identifier(name) if self.servers.contains(name.as_str()))
     }
 
     /// Whether the next thing after the word is an opening parenthesis, on this line or a later one.
     fn call_follows(&self, line: usize, column: usize, length: usize) -> bool {
-        let Some(rest) = self.lines.get(line - 1).map(|text| text.chars().skip(column - 1 + length)) else { return false };
+        let Some(rest) = self.lines.get(line - 1).map(|text| text.chars().skip(column - 1 + length)) else {
+            return false;
+        };
         let later = self.lines.iter().skip(line).flat_map(|text| text.chars());
         rest.chain(later).find(|character| !character.is_whitespace()) == Some('(')
     }
@@ -184,7 +197,9 @@ fn word(token: &Token) -> Option<String> {
         Token::Identifier(word) | Token::Reserved(word) | Token::Custom(word) => Some(word.to_string()),
         Token::LexError(error) => match &**error {
             LexError::MalformedIdentifier(word) => Some(word.clone()),
-            LexError::ImproperSymbol(word, _) if word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => Some(word.clone()),
+            LexError::ImproperSymbol(word, _) if word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => {
+                Some(word.clone())
+            }
             _ => None,
         },
         token if token.is_standard_keyword() => Some(token.literal_syntax().to_string()),
@@ -199,7 +214,10 @@ fn unpack(name: &str) -> Option<(&str, RhaiPosition)> {
 }
 
 fn is_function(context: &EvalContext, name: &str, arguments: usize) -> bool {
-    name.contains('$') || context.iter_namespaces().any(|module| (0..=arguments + 1).any(|count| module.get_script_fn(name, count).is_some()))
+    name.contains('$')
+        || context
+            .iter_namespaces()
+            .any(|module| (0..=arguments + 1).any(|count| module.get_script_fn(name, count).is_some()))
 }
 
 /// A message as the author wrote the words in it.
@@ -212,9 +230,17 @@ pub(crate) fn unmangle(message: &str) -> String {
     out
 }
 
-fn call(server: &str, word: &str, position: RhaiPosition, arguments: &mut [&mut Dynamic]) -> Result<Dynamic, Box<EvalAltResult>> {
+fn call(
+    server: &str,
+    word: &str,
+    position: RhaiPosition,
+    arguments: &mut [&mut Dynamic],
+) -> Result<Dynamic, Box<EvalAltResult>> {
     // `call_tool("name", #{…})` calls by any name; a tool that is itself called so takes a map, as every tool does.
-    let named = arguments.first().filter(|_| word == "call_tool").and_then(|name| name.as_immutable_string_ref().ok().map(|name| name.clone()));
+    let named = arguments
+        .first()
+        .filter(|_| word == "call_tool")
+        .and_then(|name| name.as_immutable_string_ref().ok().map(|name| name.clone()));
     let (tool, arguments) = match &named {
         Some(tool) => (tool.as_str(), &arguments[1..]),
         None => (word, &*arguments),
@@ -228,39 +254,65 @@ fn call(server: &str, word: &str, position: RhaiPosition, arguments: &mut [&mut 
             Err(message) => return fail(format!("the arguments of `{server}.{tool}` can't be sent: {message}")),
         },
         given => {
-            let given = given.iter().map(|value| value.type_name().rsplit("::").next().unwrap_or_default()).collect::<Vec<_>>().join(", ");
-            return fail(format!("a tool takes one object map, as in `{server}.{tool}(#{{name: value}})`; it was given ({given})"));
+            let given = given
+                .iter()
+                .map(|value| value.type_name().rsplit("::").next().unwrap_or_default())
+                .collect::<Vec<_>>()
+                .join(", ");
+            return fail(format!(
+                "a tool takes one object map, as in `{server}.{tool}(#{{name: value}})`; it was given ({given})"
+            ));
         }
     };
-    let call = ToolCall { server, tool, by_name: named.is_some(), arguments: &text, position: error::position(position) };
+    let call =
+        ToolCall { server, tool, by_name: named.is_some(), arguments: &text, position: error::position(position) };
     let answer = with_host(|host| Some(host.call_tool(call)));
     match answer {
-        Some(Ok(text)) => json::from_text(&text)
-            .map_err(|message| failure("answer", server, tool, format!("the answer of `{server}.{tool}` can't be read: {message}"))),
+        Some(Ok(text)) => json::from_text(&text).map_err(|message| {
+            failure("answer", server, tool, format!("the answer of `{server}.{tool}` can't be read: {message}"))
+        }),
         Some(Err(Refusal::Failed(text))) => {
-            Err(EvalAltResult::ErrorRuntime(json::from_text(&text).unwrap_or_else(|_| text.into()), RhaiPosition::NONE).into())
+            Err(EvalAltResult::ErrorRuntime(json::from_text(&text).unwrap_or_else(|_| text.into()), RhaiPosition::NONE)
+                .into())
         }
-        Some(Err(Refusal::Stop)) | None => Err(EvalAltResult::ErrorTerminated(Dynamic::UNIT, RhaiPosition::NONE).into()),
+        Some(Err(Refusal::Stop)) | None => {
+            Err(EvalAltResult::ErrorTerminated(Dynamic::UNIT, RhaiPosition::NONE).into())
+        }
     }
 }
 
 fn failure(kind: &str, server: &str, tool: &str, message: String) -> Box<EvalAltResult> {
-    error::thrown([("kind", kind.into()), ("server", server.into()), ("tool", tool.into()), ("message", message.into())])
+    error::thrown([
+        ("kind", kind.into()),
+        ("server", server.into()),
+        ("tool", tool.into()),
+        ("message", message.into()),
+    ])
 }
 
 /// A method call on a variable that has the name of a server: as Rhai would have done it, had we not replaced the word.
-fn call_shadowed(context: &mut EvalContext, word: &str, receiver: &mut Dynamic, arguments: &mut [&mut Dynamic]) -> Result<Dynamic, Box<EvalAltResult>> {
+fn call_shadowed(
+    context: &mut EvalContext,
+    word: &str,
+    receiver: &mut Dynamic,
+    arguments: &mut [&mut Dynamic],
+) -> Result<Dynamic, Box<EvalAltResult>> {
     let function = match word {
         "type_of" if arguments.is_empty() => return Ok(context.engine().map_type_name(receiver.type_name()).into()),
         "is_shared" if arguments.is_empty() => return Ok(receiver.is_shared().into()),
         "call" => receiver.read_lock::<FnPtr>().map(|function| function.clone()),
-        word => receiver.as_map_ref().ok().and_then(|map| map.get(word)?.read_lock::<FnPtr>().map(|function| function.clone())),
+        word => receiver
+            .as_map_ref()
+            .ok()
+            .and_then(|map| map.get(word)?.read_lock::<FnPtr>().map(|function| function.clone())),
     };
     if let Some(function) = function {
-        let mut values: Vec<Dynamic> = function.curry().iter().cloned().chain(arguments.iter_mut().map(|value| std::mem::take(*value))).collect();
+        let mut values: Vec<Dynamic> =
+            function.curry().iter().cloned().chain(arguments.iter_mut().map(|value| std::mem::take(*value))).collect();
         let mut values: Vec<&mut Dynamic> = values.iter_mut().collect();
         return context.call_fn_raw(function.fn_name(), false, false, &mut values);
     }
-    let mut all: Vec<&mut Dynamic> = std::iter::once(receiver).chain(arguments.iter_mut().map(|value| &mut **value)).collect();
+    let mut all: Vec<&mut Dynamic> =
+        std::iter::once(receiver).chain(arguments.iter_mut().map(|value| &mut **value)).collect();
     context.call_fn_raw(word, true, true, &mut all)
 }

@@ -46,7 +46,8 @@ fn outcome(source: &str) -> (String, Vec<String>) {
     let text = match run(host.clone(), source, servers) {
         Ok(value) => value,
         Err(fault) => {
-            let place = fault.position.map_or_else(|| "nowhere".into(), |place| format!("{}:{}", place.line, place.column));
+            let place =
+                fault.position.map_or_else(|| "nowhere".into(), |place| format!("{}:{}", place.line, place.column));
             format!("{} at {place}: {}", fault.kind, fault.message)
         }
     };
@@ -60,8 +61,16 @@ fn check(source: &str, expected: &str) {
 
 #[test]
 fn calls_in_every_form() {
-    for source in ["github.dup(#{a: 1})", "github::dup(#{a: 1})", "await github.dup(#{a: 1})", "[1].map(|x| github.dup(#{a: x}))[0]"] {
-        check(&format!("let r = {{ {source} }}; `${{r.server}}.${{r.tool}} ${{r.arguments.a}} ${{r.by_name}}`"), r#""github.dup 1 false""#);
+    for source in [
+        "github.dup(#{a: 1})",
+        "github::dup(#{a: 1})",
+        "await github.dup(#{a: 1})",
+        "[1].map(|x| github.dup(#{a: x}))[0]",
+    ] {
+        check(
+            &format!("let r = {{ {source} }}; `${{r.server}}.${{r.tool}} ${{r.arguments.a}} ${{r.by_name}}`"),
+            r#""github.dup 1 false""#,
+        );
     }
     check("fn f() { github.dup(#{a: 1}) } f().tool", r#""dup""#);
     check("github.dup().arguments", "{}");
@@ -79,7 +88,32 @@ fn calls_in_every_form() {
 
 #[test]
 fn words_of_rhai_are_tools_too() {
-    for word in ["call", "curry", "type_of", "print", "debug", "len", "keys", "eval", "is_shared", "to_string", "import", "fn", "if", "this", "true", "sync", "async", "await", "null", "default", "with", "go", "_1", "call_tool"] {
+    for word in [
+        "call",
+        "curry",
+        "type_of",
+        "print",
+        "debug",
+        "len",
+        "keys",
+        "eval",
+        "is_shared",
+        "to_string",
+        "import",
+        "fn",
+        "if",
+        "this",
+        "true",
+        "sync",
+        "async",
+        "await",
+        "null",
+        "default",
+        "with",
+        "go",
+        "_1",
+        "call_tool",
+    ] {
         check(&format!("github.{word}(#{{a: 1}}).tool"), &format!("\"{word}\""));
         check(&format!("fn f() {{ github::{word}() }} f().tool"), &format!("\"{word}\""));
     }
@@ -103,34 +137,61 @@ fn a_variable_shadows_a_server() {
 
 #[test]
 fn failures_can_be_caught() {
-    check("try { github.boom(#{}) } catch (e) { return `${e.kind} ${e.server}.${e.tool}: ${e.message}` }", r#""tool github.boom: it broke""#);
+    check(
+        "try { github.boom(#{}) } catch (e) { return `${e.kind} ${e.server}.${e.tool}: ${e.message}` }",
+        r#""tool github.boom: it broke""#,
+    );
     check("try { github.boom() } catch (e) { throw e }", "tool at 1:35: it broke");
     check("\n  github.boom()", "tool at 2:10: it broke");
     check("fn f() {\n  github.boom()\n}\nf()", "tool at 2:10: it broke");
     check("try { github.stop() } catch (e) { 1 }", "stopped at 1:14: the script was stopped");
-    check("github.junk()", "answer at 1:8: the answer of `github.junk` can't be read: not JSON: EOF while parsing an object at line 1 column 1");
-    check("github.dup(1, \"a\")", "arguments at 1:8: a tool takes one object map, as in `github.dup(#{name: value})`; it was given (i64, string)");
+    check(
+        "github.junk()",
+        "answer at 1:8: the answer of `github.junk` can't be read: not JSON: EOF while parsing an object at line 1 column 1",
+    );
+    check(
+        "github.dup(1, \"a\")",
+        "arguments at 1:8: a tool takes one object map, as in `github.dup(#{name: value})`; it was given (i64, string)",
+    );
     check("throw \"no\"", "thrown at 1:1: no");
     check("throw #{message: \"no\", code: 5}", "thrown at 1:1: no");
 }
 
 #[test]
 fn mistakes_have_a_place_and_a_suggestion() {
-    check("let a = 1;\nlet b = githb.dup()", "runtime at 2:9: there is no variable or server `githb`: did you mean `github`?");
+    check(
+        "let a = 1;\nlet b = githb.dup()",
+        "runtime at 2:9: there is no variable or server `githb`: did you mean `github`?",
+    );
     check("completely_else", "runtime at 1:1: there is no variable or server `completely_else`");
-    check("github.dup", "runtime at 1:7: a tool is called, not read: `github.dup(#{…})`, or `github.call_tool(\"dup\", #{…})`");
+    check(
+        "github.dup",
+        "runtime at 1:7: a tool is called, not read: `github.dup(#{…})`, or `github.call_tool(\"dup\", #{…})`",
+    );
     check("let x = ;", "syntax at 1:9: Unexpected ';'");
     check("eval(\"1\")", "syntax at 1:1: reserved keyword 'eval' is disabled");
     check("import \"x\" as y;", "runtime at 1:8: Module not found: x");
     check("sleep(1e300)", "runtime at 1:1: `sleep` is not available yet");
-    check("fn f(x) { f(x + 1) } f(0)", "runtime at 1:22: functions call each other more than 100 levels deep: is there an end to the recursion?");
+    check(
+        "fn f(x) { f(x + 1) } f(0)",
+        "limit at 1:22: functions call each other over 100 levels deep (`call_depth`): is there an end to the recursion?",
+    );
 }
 
 #[test]
 fn values_keep_their_digits() {
-    check("github.big()", r#"{"m":[-9223372036854775808,"-9223372036854775809"],"n":"12345678901234567890123","s":"a\"99999999999999999999\" b"}"#);
-    check("github.dup(#{a: 9223372036854775807, b: 1.5, c: (), d: 'x', e: [true]}).arguments", r#"{"a":9223372036854775807,"b":1.5,"c":null,"d":"x","e":[true]}"#);
-    check("let a = []; for i in 0..200 { a = [a]; } a", "runtime at nowhere: the result can't be returned: it nests more than 127 levels deep");
+    check(
+        "github.big()",
+        r#"{"m":[-9223372036854775808,"-9223372036854775809"],"n":"12345678901234567890123","s":"a\"99999999999999999999\" b"}"#,
+    );
+    check(
+        "github.dup(#{a: 9223372036854775807, b: 1.5, c: (), d: 'x', e: [true]}).arguments",
+        r#"{"a":9223372036854775807,"b":1.5,"c":null,"d":"x","e":[true]}"#,
+    );
+    check(
+        "let a = []; for i in 0..200 { a = [a]; } a",
+        "runtime at nowhere: the result can't be returned: it nests more than 127 levels deep",
+    );
     check("[|x| x, github, 0.0 / 0.0, 1..3].map(|x| type_of(x))[1]", r#""server""#);
     check("[github, 0.0 / 0.0]", r#"["<server github>",null]"#);
     check("parse_json(\"[1, 99999999999999999999]\")", r#"[1,"99999999999999999999"]"#);
@@ -144,7 +205,13 @@ fn the_rest_of_the_door() {
     check("__tool_namespaces", r#"["_3d","files","github","jira"]"#);
     check("fn f() { __tool_namespaces.len() } f()", "4");
     check("search_tools(\"issue\").results[0].name", r#""issue/full""#);
-    check("search_tools(\"issue\", \"names\").results[0].name + search_tools().results[0].name", r#""issue/names/full""#);
+    check(
+        "search_tools(\"issue\", \"names\").results[0].name + search_tools().results[0].name",
+        r#""issue/names/full""#,
+    );
     check("search_tools(\"\", \"none\")", "runtime at 1:1: detail_level is `none`");
-    assert_eq!(outcome("print(\"a\"); print(#{x: 1}); debug(\"b\"); print(github)").1, ["a", "#{\"x\": 1}", "[1:29] \"b\"", "<server github>"]);
+    assert_eq!(
+        outcome("print(\"a\"); print(#{x: 1}); debug(\"b\"); print(github)").1,
+        ["a", "#{\"x\": 1}", "[1:29] \"b\"", "<server github>"]
+    );
 }

@@ -6,15 +6,14 @@ mod seed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rmcp::handler::server::wrapper::Parameters;
 #[cfg(not(target_family = "wasm"))]
 use rmcp::ServiceExt;
+use rmcp::handler::server::wrapper::Parameters;
 use rmcp::{Json, ServerHandler, tool, tool_handler, tool_router};
 
 use model::{
-    AddComment, CloseIssue, Comment, CommentCount, CreateIssue, Deploy, Deployment, GetIssue,
-    Issue, IssueList, IssueSummary, LONGEST_DELAY_MS, ListIssues, ProjectReport, Report,
-    SearchIssues, State, UserList,
+    AddComment, CloseIssue, Comment, CommentCount, CreateIssue, Deploy, Deployment, GetIssue, Issue, IssueList,
+    IssueSummary, LONGEST_DELAY_MS, ListIssues, ProjectReport, Report, SearchIssues, State, UserList,
 };
 
 /// An issue tracker filled with the same issues every time; clones share them.
@@ -25,9 +24,7 @@ pub struct IssueTracker {
 
 impl Default for IssueTracker {
     fn default() -> Self {
-        Self {
-            issues: Arc::new(Mutex::new(seed::issues())),
-        }
+        Self { issues: Arc::new(Mutex::new(seed::issues())) }
     }
 }
 
@@ -50,54 +47,31 @@ pub async fn serve_stdio() -> Result<(), String> {
 #[tool_router]
 impl IssueTracker {
     /// Lists issues, lowest number first, without their bodies and comments. Only open ones unless `state` says otherwise.
-    #[tool(
-        title = "List issues",
-        annotations(read_only_hint = true, open_world_hint = false)
-    )]
-    fn list_issues(
-        &self,
-        Parameters(wanted): Parameters<ListIssues>,
-    ) -> Result<Json<IssueList>, String> {
+    #[tool(title = "List issues", annotations(read_only_hint = true, open_world_hint = false))]
+    fn list_issues(&self, Parameters(wanted): Parameters<ListIssues>) -> Result<Json<IssueList>, String> {
         if let Some(login) = &wanted.assignee {
             check_user(login)?;
         }
         let issues = self.issues();
-        let mut list: IssueList = issues
-            .iter()
-            .filter(|issue| wanted.includes(&issue.summary))
-            .collect();
+        let mut list: IssueList = issues.iter().filter(|issue| wanted.includes(&issue.summary)).collect();
         list.issues.truncate(wanted.limit);
         Ok(Json(list))
     }
 
     /// Gets one issue with its body and comments.
-    #[tool(
-        title = "Get an issue",
-        annotations(read_only_hint = true, open_world_hint = false)
-    )]
-    fn get_issue(
-        &self,
-        Parameters(GetIssue { number }): Parameters<GetIssue>,
-    ) -> Result<Json<Issue>, String> {
+    #[tool(title = "Get an issue", annotations(read_only_hint = true, open_world_hint = false))]
+    fn get_issue(&self, Parameters(GetIssue { number }): Parameters<GetIssue>) -> Result<Json<Issue>, String> {
         find(&mut self.issues(), number).map(|issue| Json(issue.clone()))
     }
 
     /// Finds the issues, open and closed, whose title or body contain every word of the query, in upper or lower case.
-    #[tool(
-        title = "Search issues",
-        annotations(read_only_hint = true, open_world_hint = false)
-    )]
+    #[tool(title = "Search issues", annotations(read_only_hint = true, open_world_hint = false))]
     fn search_issues(
         &self,
         Parameters(SearchIssues { query }): Parameters<SearchIssues>,
     ) -> Result<Json<IssueList>, String> {
         check_not_blank("query", &query)?;
-        Ok(Json(
-            self.issues()
-                .iter()
-                .filter(|issue| issue.mentions(&query))
-                .collect(),
-        ))
+        Ok(Json(self.issues().iter().filter(|issue| issue.mentions(&query)).collect()))
     }
 
     /// Opens a new issue, assigned to nobody, and returns it with its number.
@@ -110,10 +84,7 @@ impl IssueTracker {
             open_world_hint = false
         )
     )]
-    fn create_issue(
-        &self,
-        Parameters(wanted): Parameters<CreateIssue>,
-    ) -> Result<Json<Issue>, String> {
+    fn create_issue(&self, Parameters(wanted): Parameters<CreateIssue>) -> Result<Json<Issue>, String> {
         check_not_blank("title", &wanted.title)?;
         let mut issues = self.issues();
         let issue = Issue {
@@ -146,36 +117,20 @@ impl IssueTracker {
     )]
     fn add_comment(
         &self,
-        Parameters(AddComment {
-            number,
-            author,
-            body,
-        }): Parameters<AddComment>,
+        Parameters(AddComment { number, author, body }): Parameters<AddComment>,
     ) -> Result<Json<CommentCount>, String> {
         check_not_blank("author", &author)?;
         check_not_blank("body", &body)?;
         let mut issues = self.issues();
         let comments = &mut find(&mut issues, number)?.comments;
-        comments.push(Comment {
-            author,
-            body,
-            created_at: seed::NOW.into(),
-        });
-        Ok(Json(CommentCount {
-            number,
-            comments: comments.len(),
-        }))
+        comments.push(Comment { author, body, created_at: seed::NOW.into() });
+        Ok(Json(CommentCount { number, comments: comments.len() }))
     }
 
     /// Closes an open issue and returns it. There is no way to open it again.
     #[tool(
         title = "Close an issue",
-        annotations(
-            read_only_hint = false,
-            destructive_hint = true,
-            idempotent_hint = true,
-            open_world_hint = false
-        )
+        annotations(read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = false)
     )]
     fn close_issue(
         &self,
@@ -192,29 +147,19 @@ impl IssueTracker {
     }
 
     /// Lists the people issues can be assigned to.
-    #[tool(
-        title = "List users",
-        annotations(read_only_hint = true, open_world_hint = false)
-    )]
+    #[tool(title = "List users", annotations(read_only_hint = true, open_world_hint = false))]
     fn list_users() -> Json<UserList> {
-        Json(UserList {
-            users: seed::USERS.to_vec(),
-        })
+        Json(UserList { users: seed::USERS.to_vec() })
     }
 
     /// Counts all issues by state, label and assignee. Slow on purpose, as reports tend to be.
-    #[tool(
-        title = "Project report",
-        annotations(read_only_hint = true, open_world_hint = false)
-    )]
+    #[tool(title = "Project report", annotations(read_only_hint = true, open_world_hint = false))]
     async fn project_report(
         &self,
         Parameters(ProjectReport { delay_ms }): Parameters<ProjectReport>,
     ) -> Result<Json<Report>, String> {
         if delay_ms > LONGEST_DELAY_MS {
-            return Err(format!(
-                "`delay_ms` is {delay_ms}, but can be at most {LONGEST_DELAY_MS}"
-            ));
+            return Err(format!("`delay_ms` is {delay_ms}, but can be at most {LONGEST_DELAY_MS}"));
         }
         tokio::time::sleep(Duration::from_millis(delay_ms)).await;
         Ok(Json(self.issues().iter().collect()))
@@ -223,20 +168,11 @@ impl IssueTracker {
     /// Deploys the project to an environment. Always refused, to show what a failing tool looks like.
     #[tool(
         title = "Deploy",
-        annotations(
-            read_only_hint = false,
-            destructive_hint = true,
-            idempotent_hint = false,
-            open_world_hint = true
-        )
+        annotations(read_only_hint = false, destructive_hint = true, idempotent_hint = false, open_world_hint = true)
     )]
-    fn deploy(
-        Parameters(Deploy { environment }): Parameters<Deploy>,
-    ) -> Result<Json<Deployment>, String> {
+    fn deploy(Parameters(Deploy { environment }): Parameters<Deploy>) -> Result<Json<Deployment>, String> {
         check_not_blank("environment", &environment)?;
-        Err(format!(
-            "deploying to `{environment}` needs a second approval"
-        ))
+        Err(format!("deploying to `{environment}` needs a second approval"))
     }
 }
 
@@ -259,10 +195,7 @@ fn check_user(login: &str) -> Result<(), String> {
     if logins.contains(&login) {
         return Ok(());
     }
-    Err(format!(
-        "there is no user `{login}`; there are {}",
-        logins.join(", ")
-    ))
+    Err(format!("there is no user `{login}`; there are {}", logins.join(", ")))
 }
 
 fn check_not_blank(argument: &str, value: &str) -> Result<(), String> {

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub const LONGEST_DELAY_MS: u64 = 5000;
+pub(crate) const LONGEST_DELAY_MS: u64 = 5000;
 
 #[derive(Clone, Copy, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
-pub enum State {
+pub(crate) enum State {
     Open,
     Closed,
 }
@@ -18,7 +18,7 @@ pub enum State {
 #[derive(Clone, Copy, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
-pub enum StateFilter {
+pub(crate) enum StateFilter {
     #[default]
     Open,
     Closed,
@@ -28,7 +28,7 @@ pub enum StateFilter {
 #[derive(Clone, Copy, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
-pub enum Priority {
+pub(crate) enum Priority {
     Low,
     #[default]
     Normal,
@@ -38,17 +38,17 @@ pub enum Priority {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ListIssues {
+pub(crate) struct ListIssues {
     /// Which issues to list.
     #[serde(default)]
     state: StateFilter,
     /// Only issues with this label, such as `bug`.
     label: Option<String>,
     /// Only issues assigned to the user with this login.
-    pub assignee: Option<String>,
+    pub(crate) assignee: Option<String>,
     /// The most issues to return; `total` counts them all.
     #[serde(default = "default_limit")]
-    pub limit: usize,
+    pub(crate) limit: usize,
 }
 
 fn default_limit() -> usize {
@@ -56,78 +56,75 @@ fn default_limit() -> usize {
 }
 
 impl ListIssues {
-    pub fn includes(&self, issue: &IssueSummary) -> bool {
+    pub(crate) fn includes(&self, issue: &IssueSummary) -> bool {
         let state = match self.state {
             StateFilter::Open => issue.state == State::Open,
             StateFilter::Closed => issue.state == State::Closed,
             StateFilter::All => true,
         };
         state
-            && self
-                .label
-                .as_ref()
-                .is_none_or(|label| issue.labels.contains(label))
+            && self.label.as_ref().is_none_or(|label| issue.labels.contains(label))
             && (self.assignee.is_none() || self.assignee == issue.assignee)
     }
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct GetIssue {
+pub(crate) struct GetIssue {
     /// The number of the issue.
-    pub number: usize,
+    pub(crate) number: usize,
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct SearchIssues {
+pub(crate) struct SearchIssues {
     /// Words to look for, such as `battery overnight`.
-    pub query: String,
+    pub(crate) query: String,
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CreateIssue {
+pub(crate) struct CreateIssue {
     /// What is wrong or wanted, in one line.
-    pub title: String,
+    pub(crate) title: String,
     /// The details, in Markdown.
     #[serde(default)]
-    pub body: String,
+    pub(crate) body: String,
     /// Labels to file it under; new ones are fine.
     #[serde(default)]
-    pub labels: Vec<String>,
+    pub(crate) labels: Vec<String>,
     /// How soon it should be looked at.
     #[serde(default)]
-    pub priority: Priority,
+    pub(crate) priority: Priority,
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct AddComment {
+pub(crate) struct AddComment {
     /// The number of the issue.
-    pub number: usize,
+    pub(crate) number: usize,
     /// Who is commenting: a login or any other name.
-    pub author: String,
+    pub(crate) author: String,
     /// The comment, in Markdown.
-    pub body: String,
+    pub(crate) body: String,
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CloseIssue {
+pub(crate) struct CloseIssue {
     /// The number of the issue.
-    pub number: usize,
+    pub(crate) number: usize,
     /// Why it is closed, such as `fixed in 2.5`.
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ProjectReport {
+pub(crate) struct ProjectReport {
     /// How long the report takes, in milliseconds.
     #[serde(default = "default_delay_ms")]
     #[schemars(range(max = LONGEST_DELAY_MS))]
-    pub delay_ms: u64,
+    pub(crate) delay_ms: u64,
 }
 
 fn default_delay_ms() -> u64 {
@@ -136,108 +133,99 @@ fn default_delay_ms() -> u64 {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Deploy {
+pub(crate) struct Deploy {
     /// Where to deploy to, such as `production`.
-    pub environment: String,
+    pub(crate) environment: String,
 }
 
 #[derive(Clone, Serialize, JsonSchema)]
-pub struct IssueSummary {
+pub(crate) struct IssueSummary {
     /// The number that names the issue.
-    pub number: usize,
+    pub(crate) number: usize,
     /// What is wrong or wanted, in one line.
-    pub title: String,
+    pub(crate) title: String,
     /// Whether there is still work to do.
-    pub state: State,
+    pub(crate) state: State,
     /// The labels it is filed under.
-    pub labels: Vec<String>,
+    pub(crate) labels: Vec<String>,
     /// The login of the user working on it; null if nobody is.
-    pub assignee: Option<String>,
+    pub(crate) assignee: Option<String>,
     /// How soon it should be looked at.
-    pub priority: Priority,
+    pub(crate) priority: Priority,
 }
 
 #[derive(Clone, Serialize, JsonSchema)]
-pub struct Issue {
+pub(crate) struct Issue {
     #[serde(flatten)]
-    pub summary: IssueSummary,
+    pub(crate) summary: IssueSummary,
     /// The details, in Markdown.
-    pub body: String,
+    pub(crate) body: String,
     /// When it was opened, in ISO 8601.
-    pub created_at: String,
+    pub(crate) created_at: String,
     /// Why it was closed; null if it is open or nobody said.
-    pub close_reason: Option<String>,
+    pub(crate) close_reason: Option<String>,
     /// The comments, oldest first.
-    pub comments: Vec<Comment>,
+    pub(crate) comments: Vec<Comment>,
 }
 
 impl Issue {
-    pub fn mentions(&self, query: &str) -> bool {
+    pub(crate) fn mentions(&self, query: &str) -> bool {
         let text = format!("{} {}", self.summary.title, self.body).to_lowercase();
-        query
-            .to_lowercase()
-            .split_whitespace()
-            .all(|word| text.contains(word))
+        query.to_lowercase().split_whitespace().all(|word| text.contains(word))
     }
 }
 
 #[derive(Clone, Serialize, JsonSchema)]
-pub struct Comment {
+pub(crate) struct Comment {
     /// Who wrote it.
-    pub author: String,
+    pub(crate) author: String,
     /// The comment, in Markdown.
-    pub body: String,
+    pub(crate) body: String,
     /// When it was written, in ISO 8601.
-    pub created_at: String,
+    pub(crate) created_at: String,
 }
 
 #[derive(Serialize, JsonSchema)]
-pub struct IssueList {
+pub(crate) struct IssueList {
     /// The issues, lowest number first.
-    pub issues: Vec<IssueSummary>,
+    pub(crate) issues: Vec<IssueSummary>,
     /// How many issues matched, even if fewer are returned.
     total: usize,
 }
 
 impl<'a> FromIterator<&'a Issue> for IssueList {
     fn from_iter<I: IntoIterator<Item = &'a Issue>>(matching: I) -> Self {
-        let issues: Vec<_> = matching
-            .into_iter()
-            .map(|issue| issue.summary.clone())
-            .collect();
-        Self {
-            total: issues.len(),
-            issues,
-        }
+        let issues: Vec<_> = matching.into_iter().map(|issue| issue.summary.clone()).collect();
+        Self { total: issues.len(), issues }
     }
 }
 
 #[derive(Serialize, JsonSchema)]
-pub struct CommentCount {
+pub(crate) struct CommentCount {
     /// The number of the issue.
-    pub number: usize,
+    pub(crate) number: usize,
     /// How many comments it now has.
-    pub comments: usize,
+    pub(crate) comments: usize,
 }
 
 #[derive(Clone, Copy, Serialize, JsonSchema)]
-pub struct User {
+pub(crate) struct User {
     /// The name issues are assigned by.
-    pub login: &'static str,
+    pub(crate) login: &'static str,
     /// The full name.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// The team the user works in.
-    pub team: &'static str,
+    pub(crate) team: &'static str,
 }
 
 #[derive(Serialize, JsonSchema)]
-pub struct UserList {
+pub(crate) struct UserList {
     /// All users.
-    pub users: Vec<User>,
+    pub(crate) users: Vec<User>,
 }
 
 #[derive(Default, Serialize, JsonSchema)]
-pub struct Report {
+pub(crate) struct Report {
     /// How many issues there are.
     total: usize,
     /// How many issues are in each state.
@@ -258,13 +246,7 @@ struct StateCounts {
 impl<'a> FromIterator<&'a Issue> for Report {
     fn from_iter<I: IntoIterator<Item = &'a Issue>>(issues: I) -> Self {
         let mut report = Self::default();
-        for IssueSummary {
-            state,
-            labels,
-            assignee,
-            ..
-        } in issues.into_iter().map(|issue| &issue.summary)
-        {
+        for IssueSummary { state, labels, assignee, .. } in issues.into_iter().map(|issue| &issue.summary) {
             report.total += 1;
             match state {
                 State::Open => report.by_state.open += 1,
@@ -281,7 +263,7 @@ impl<'a> FromIterator<&'a Issue> for Report {
 }
 
 #[derive(Serialize, JsonSchema)]
-pub struct Deployment {
+pub(crate) struct Deployment {
     /// Where the project now runs.
     environment: String,
 }

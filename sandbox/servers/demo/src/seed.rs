@@ -4,45 +4,19 @@ use crate::model::Priority::{self, High, Low, Normal, Urgent};
 use crate::model::{Comment, Issue, IssueSummary, State, User};
 
 /// There is no clock, so everything made while the server runs carries this moment, after all the seeded ones.
-pub const NOW: &str = "2026-03-20T09:00:00Z";
+pub(crate) const NOW: &str = "2026-03-20T09:00:00Z";
 
-pub const USERS: [User; 5] = [
-    User {
-        login: "ines",
-        name: "Inês Duarte",
-        team: "maps",
-    },
-    User {
-        login: "kofi",
-        name: "Kofi Mensah",
-        team: "support",
-    },
-    User {
-        login: "mei",
-        name: "Mei Tanaka",
-        team: "design",
-    },
-    User {
-        login: "priya",
-        name: "Priya Raman",
-        team: "mobile",
-    },
-    User {
-        login: "tomasz",
-        name: "Tomasz Wójcik",
-        team: "sync",
-    },
+pub(crate) const USERS: [User; 5] = [
+    User { login: "ines", name: "Inês Duarte", team: "maps" },
+    User { login: "kofi", name: "Kofi Mensah", team: "support" },
+    User { login: "mei", name: "Mei Tanaka", team: "design" },
+    User { login: "priya", name: "Priya Raman", team: "mobile" },
+    User { login: "tomasz", name: "Tomasz Wójcik", team: "sync" },
 ];
 
 #[expect(clippy::too_many_lines, reason = "it is a table")]
-pub fn issues() -> Vec<Issue> {
-    let (ines, kofi, mei, priya, tomasz) = (
-        Some("ines"),
-        Some("kofi"),
-        Some("mei"),
-        Some("priya"),
-        Some("tomasz"),
-    );
+pub(crate) fn issues() -> Vec<Issue> {
+    let (ines, kofi, mei, priya, tomasz) = (Some("ines"), Some("kofi"), Some("mei"), Some("priya"), Some("tomasz"));
     vec![
         issue(
             1,
@@ -214,12 +188,7 @@ pub fn issues() -> Vec<Issue> {
 
 type Headline<'a> = (&'a str, Priority, Option<&'a str>, &'a [&'a str]);
 
-fn issue(
-    number: usize,
-    created_at: &str,
-    (title, priority, assignee, labels): Headline,
-    body: &str,
-) -> Issue {
+fn issue(number: usize, created_at: &str, (title, priority, assignee, labels): Headline, body: &str) -> Issue {
     let summary = IssueSummary {
         number,
         title: title.into(),
@@ -228,22 +197,12 @@ fn issue(
         assignee: assignee.map(Into::into),
         priority,
     };
-    Issue {
-        summary,
-        body: body.into(),
-        created_at: created_at.into(),
-        close_reason: None,
-        comments: Vec::new(),
-    }
+    Issue { summary, body: body.into(), created_at: created_at.into(), close_reason: None, comments: Vec::new() }
 }
 
 impl Issue {
     fn comment(mut self, author: &str, created_at: &str, body: &str) -> Self {
-        self.comments.push(Comment {
-            author: author.into(),
-            body: body.into(),
-            created_at: created_at.into(),
-        });
+        self.comments.push(Comment { author: author.into(), body: body.into(), created_at: created_at.into() });
         self
     }
 

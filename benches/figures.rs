@@ -1,0 +1,270 @@
+//! The figures that rhaiway promises, each beside its aim: `cargo bench --bench figures`.
+//!
+//! Criterion measures what stands alone, and compares it with the run before. What is a ratio takes turns instead, so that the drift of
+//! a busy machine meets both sides. All timings are medians. The binary is also the servers and the other process that this needs.
+
+#![allow(missing_docs, reason = "a program")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "prints figures, and there is nobody to handle an error")]
+#![allow(clippy::disallowed_methods, reason = "reads the environment that it runs in")]
+
+use std::future::Future;
+use std::io::{BufRead, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use criterion::Criterion;
+use rhaiway::{Client, Config, Detail, ExecuteOptions, Isolation};
+use rmcp::ServiceExt;
+use rmcp::model::CallToolRequestParams;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_rhaiway");
+/// First arguments that make this binary something else.
+const SERVER: &str = "server-with-25-tools";
+const MEMORY: &str = "memory-of-a-process";
+
+const SERVERS: usize = 20;
+const CALLS: usize = 200;
+
+fn main() {
+    match std::env::args().nth(1).as_deref() {
+        Some(SERVER) => return server(),
+        Some(MEMORY) => return Runtime::new().unwrap().block_on(memory()),
+        // `cargo test --benches` wants to know only that it compiles.
+        _ if !std::env::args().any(|argument| argument == "--bench") => return,
+        _ => {}
+    }
+    let runtime = Runtime::new().unwrap();
+    let one = client(servers(1), Isolation::Sandbox);
+    let many = client(servers(SERVERS), Isolation::Sandbox);
+    runtime.block_on(async {
+        for (client, expected) in [(&one, 25), (&many, 25 * SERVERS)] {
+            assert_eq!(client.search_tools("", Detail::Names).await.meta.total_tools, expected);
+        }
+    });
+
+    alone(&runtime, &many);
+    runtime.block_on(async {
+        beside_the_bare_client().await;
+        one_and_many_servers(&one, &many).await;
+        one.close_all_sessions().await;
+        many.close_all_sessions().await;
+    });
+    process_start();
+    println!("\nmemory at rest, no aim");
+    assert!(Command::new(std::env::current_exe().unwrap()).arg(MEMORY).status().unwrap().success());
+}
+
+fn alone(runtime: &Runtime, many: &Client) {
+    let (sandbox, in_process) = (client(json!({}), Isolation::Sandbox), client(json!({}), Isolation::InProcess));
+    let mut criterion = Criterion::default()
+        .without_plots()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(3))
+        .configure_from_args();
+    measure(&mut criterion, runtime, "1+1 warm (aim: under 150 µs)", async || run(&sandbox, "1+1").await);
+    measure(&mut criterion, runtime, "1+1 warm, in process (aim: under 30 µs)", async || {
+        run(&in_process, "1+1").await
+    });
+    measure(&mut criterion, runtime, "search in 500 tools", async || {
+        let found = many.search_tools("create issue", Detail::Descriptions).await;
+        assert_eq!(found.meta.result_count, 9 * SERVERS);
+    });
+}
+
+/// Each sample is the median of its runs, as Criterion by itself would give means.
+fn measure(criterion: &mut Criterion, runtime: &Runtime, name: &str, work: impl AsyncFn()) {
+    criterion.bench_function(name, |bencher| {
+        bencher.iter_custom(|count| {
+            let mut times = Vec::new();
+            runtime.block_on(async {
+                for _ in 0..count {
+                    times.push(time(work()).await);
+                }
+            });
+            median(&mut times) * u32::try_from(count).unwrap()
+        });
+    });
+}
+
+async fn beside_the_bare_client() {
+    let client = client(json!({"demo": {"command": PROGRAM, "args": ["demo-server"]}}), Isolation::Sandbox);
+    let script = format!("for i in 0..{CALLS} {{ demo.list_users() }}");
+    let mut child = tokio::process::Command::new(PROGRAM)
+        .arg("demo-server")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    // What rmcp's `TokioChildProcess` does too; its feature is not worth a second build of rmcp.
+    let bare = ().serve((child.stdout.take().unwrap(), child.stdin.take().unwrap())).await.unwrap();
+    let (ours, theirs) = take_turns(
+        100,
+        async || run(&client, &script).await,
+        async || {
+            for _ in 0..CALLS {
+                bare.call_tool(CallToolRequestParams::new("list_users")).await.unwrap();
+            }
+        },
+    )
+    .await;
+    println!("\n{CALLS} calls in one script, beside the bare rmcp client");
+    print_pair("bare", theirs, "script", ours, "aim: at most 1.15");
+    bare.cancel().await.unwrap();
+    client.close_all_sessions().await;
+}
+
+async fn one_and_many_servers(one: &Client, many: &Client) {
+    for (what, script, rounds) in [("1+1", "1+1", 5000), ("one call", "server_0.list_issue()", 2000)] {
+        let (with_one, with_many) =
+            take_turns(rounds, async || run(one, script).await, async || run(many, script).await).await;
+        println!("\n{what}, with 25 tools on 1 server and with 500 on {SERVERS}");
+        print_pair("1 server", with_one, "20 servers", with_many, "aim: 1");
+    }
+}
+
+fn process_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("mcp.json");
+    std::fs::write(&config, r#"{"mcpServers": {}}"#).unwrap();
+    let start = || {
+        let start = Instant::now();
+        let output = Command::new(PROGRAM)
+            .args(["run", "-e", "1+1", "--config"])
+            .arg(&config)
+            .env("XDG_CACHE_HOME", cache_home())
+            .output()
+            .unwrap();
+        let time = start.elapsed();
+        assert_eq!(output.stdout, b"2\n");
+        time
+    };
+    start();
+    let mut times: Vec<Duration> = (0..100).map(|_| start()).collect();
+    println!("\nprocess start to first result, warm cache");
+    println!("  {:.1?} (aim: under 50 ms)", median(&mut times));
+}
+
+/// In a process of its own, as this one has 20 servers.
+async fn memory() {
+    let client = client(json!({}), Isolation::Sandbox);
+    let print = |when: &str| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let size = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map_or("unknown", str::trim);
+        println!("  {when:<24} resident {:>9}, of it not from files {:>9}", size("VmRSS:"), size("RssAnon:"));
+    };
+    print("before any script");
+    run(&client, "1+1").await;
+    print("after one script");
+    for _ in 0..1000 {
+        run(&client, "1+1").await;
+    }
+    print("after 1,000 more");
+}
+
+/// Medians of two that take turns, after a warm-up.
+async fn take_turns(rounds: usize, a: impl AsyncFn(), b: impl AsyncFn()) -> (Duration, Duration) {
+    for _ in 0..rounds.div_ceil(10) {
+        a().await;
+        b().await;
+    }
+    let (mut times_a, mut times_b) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        // Neither is always the one that comes second.
+        if round % 2 == 0 {
+            times_a.push(time(a()).await);
+            times_b.push(time(b()).await);
+        } else {
+            times_b.push(time(b()).await);
+            times_a.push(time(a()).await);
+        }
+    }
+    (median(&mut times_a), median(&mut times_b))
+}
+
+fn print_pair(base_name: &str, base: Duration, name: &str, time: Duration, aim: &str) {
+    println!(
+        "  {base_name} {base:.1?}, {name} {time:.1?}: ratio {:.3} ({aim})",
+        time.as_secs_f64() / base.as_secs_f64()
+    );
+}
+
+async fn time(work: impl Future<Output = ()>) -> Duration {
+    let start = Instant::now();
+    work.await;
+    start.elapsed()
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    let middle = times.len() / 2;
+    *times.select_nth_unstable(middle).1
+}
+
+async fn run(client: &Client, script: &str) {
+    let run = client.execute_code(script, ExecuteOptions::default()).await.unwrap();
+    assert_eq!(run.error, None);
+}
+
+fn client(servers: Value, isolation: Isolation) -> Client {
+    Client::builder()
+        .config(Config::from_value(json!({"mcpServers": servers})).unwrap())
+        .variables(|name| std::env::var(name).ok())
+        .cache_dir(cache_home().join("rhaiway"))
+        .code_mode(true)
+        .isolation(isolation)
+        .build()
+        .unwrap()
+}
+
+/// The tests' cache too.
+fn cache_home() -> &'static Path {
+    Path::new(concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"))
+}
+
+fn servers(count: usize) -> Value {
+    let entry = json!({"command": std::env::current_exe().unwrap(), "args": [SERVER]});
+    (0..count).map(|number| (format!("server_{number}"), entry.clone())).collect()
+}
+
+/// An MCP server with 25 tools, which all answer at once.
+fn server() {
+    let mut out = std::io::stdout();
+    for line in std::io::stdin().lock().lines() {
+        let request: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        let result = match request["method"].as_str().unwrap() {
+            "initialize" => json!({
+                "protocolVersion": "2025-11-25",
+                "capabilities": {"tools": {}},
+                "serverInfo": {"name": "bench", "version": "1"},
+            }),
+            "tools/list" => json!({"tools": tools()}),
+            "tools/call" => json!({"content": [], "structuredContent": {"answer": 42}}),
+            _ => continue, // notifications
+        };
+        let answer = json!({"jsonrpc": "2.0", "id": request["id"], "result": result});
+        writeln!(out, "{answer}").unwrap();
+    }
+}
+
+fn tools() -> Vec<Value> {
+    let verbs = ["list", "get", "create", "update", "delete"];
+    let nouns = ["issue", "comment", "label", "milestone", "project"];
+    let tool = |verb: &str, noun: &str| {
+        json!({
+            "name": format!("{verb}_{noun}"),
+            "description": format!("Use this to {verb} one {noun} or several in a project that you have access to."),
+            "inputSchema": {
+                "type": "object",
+                "properties": {
+                    "number": {"type": "integer", "description": "Which one."},
+                    "text": {"type": "string", "description": "What it says."},
+                    "tags": {"type": "array", "items": {"type": "string"}, "description": "Words to sort it by."},
+                },
+            },
+        })
+    };
+    verbs.iter().flat_map(|verb| nouns.iter().map(move |noun| tool(verb, noun))).collect()
+}

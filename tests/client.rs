@@ -1,0 +1,465 @@
+//! [`rhaiway::Client`]: configuration, sessions and their ends, cached lists, code mode.
+
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+use rhaiway::{CODE_MODE_SESSION, Client, Config, Detail, Error, ExecuteOptions, ServerStatus};
+use serde_json::{Value, json};
+
+use crate::fake_server;
+use crate::processes::Mark;
+use crate::support::{Ignored, builder, client, demo, run, test, value};
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        test("client::configuration_is_edited_and_saved", configuration_is_edited_and_saved),
+        test("client::malformed_entries_are_named_by_their_path", malformed_entries_are_named),
+        test("client::variables_are_expanded_when_connecting", variables_are_expanded),
+        test("client::sessions_are_opened_once", sessions_are_opened_once),
+        test("client::sessions_are_opened_at_the_same_time", sessions_are_opened_together),
+        test("client::only_allowed_servers_are_connected", only_allowed_servers),
+        test("client::code_mode_shows_only_its_own_session", code_mode_session),
+        test("client::without_code_mode_no_script_runs", without_code_mode),
+        test("client::a_failing_server_fails_only_the_calls_to_it", a_failing_server),
+        test("client::a_server_that_died_is_connected_again", a_server_that_died),
+        test("client::a_server_that_is_not_named_is_not_started", not_named_not_started),
+        test("client::lists_are_cached_until_they_change", lists_are_cached),
+        test("client::odd_tools_do_not_lose_the_list", odd_tools),
+        test("client::colliding_names_are_all_reachable", colliding_names),
+        test("client::a_banner_on_stdout_is_skipped", banner),
+        test("client::answers_reach_scripts_as_the_server_meant_them", answers),
+        test("client::dropping_a_run_cancels_its_calls", dropping_a_run),
+        test("client::closing_ends_stubborn_processes", closing_stubborn),
+        test("client::dropping_the_client_ends_its_processes", dropping_the_client),
+        test("client::dropping_the_runtime_ends_its_processes", dropping_the_runtime),
+        test("client::logs_come_as_they_are_printed", logs_as_printed),
+        test("client::errors_of_connecting_say_why", errors_of_connecting),
+    ]
+}
+
+async fn configuration_is_edited_and_saved() -> Result<(), Ignored> {
+    let document = json!({"theme": "dark", "mcpServers": {"b": {"command": "x", "unknown": [1]}, "a": {"url": "https://${HOST}/mcp"}}});
+    let client = Client::builder().config(Config::from_value(document).unwrap()).build().unwrap();
+    client.add_server("new", json!({"ws_url": "wss://example.com"})).unwrap();
+    assert_eq!(client.server_names(), ["b", "a", "new"]);
+    let refused = client.add_server("bad", json!({"command": "x", "args": ["ok", 5]})).unwrap_err();
+    assert_eq!(refused.to_string(), "in the configuration, mcpServers.bad.args[1]: expected a string, found `5`");
+    client.remove_server("new").await.unwrap();
+    assert_eq!(
+        client.remove_server("new").await.unwrap_err().to_string(),
+        "there is no server `new`: there are `b`, `a`"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("saved.json");
+    client.save_config(&file).unwrap();
+    let saved = std::fs::read_to_string(&file).unwrap();
+    let document: Value = serde_json::from_str(&saved).unwrap();
+    assert_eq!(
+        document,
+        json!({"theme": "dark", "mcpServers": {"b": {"command": "x", "unknown": [1]}, "a": {"url": "https://${HOST}/mcp"}}})
+    );
+    assert!(saved.starts_with("{\n  \"theme\""), "indented, in the order it had: {saved}");
+    assert_eq!(Config::from_file(&file).unwrap(), client.config());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+    Ok(())
+}
+
+async fn malformed_entries_are_named() -> Result<(), Ignored> {
+    let client = client(json!({
+        "demo": demo(),
+        "both": {"command": "x", "url": "http://localhost"},
+        "none": {"args": []},
+        "list": [],
+        "number": {"command": 5},
+        "time": {"url": "http://localhost", "timeout": -1},
+        "boxed": {"command": "x", "sandbox": true},
+    }));
+    let problems: Vec<String> = client.config().problems().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        problems,
+        [
+            "in the configuration, mcpServers.both: it has `command` and `url`, which exclude each other: keep one",
+            "in the configuration, mcpServers.none: it has none of `command` (stdio), `url` (HTTP), `ws_url` (WebSocket)",
+            "in the configuration, mcpServers.list: expected an object, found an array",
+            "in the configuration, mcpServers.number.command: expected a string, found `5`",
+            "in the configuration, mcpServers.time.timeout: expected a positive number of seconds, found `-1`",
+            "in the configuration, mcpServers.boxed.sandbox: sandboxed servers are not supported yet, and a server that asks for it never \
+             runs unsandboxed",
+        ]
+    );
+    let execution = run(
+        &client,
+        "try { both.x() } catch (e) { print(e.kind + \": \" + e.message); } demo.list_users().users.len()",
+    )
+    .await;
+    assert_eq!(
+        execution.logs,
+        [
+            "connection: in the configuration, mcpServers.both: it has `command` and `url`, which exclude each other: keep one"
+        ]
+    );
+    assert_eq!(value(execution), json!(5));
+    client.close_all_sessions().await;
+    for (text, message) in [
+        (json!([]), "in the configuration, (top level): expected an object with `mcpServers`, found an array"),
+        (
+            json!({"mcpServers": []}),
+            "in the configuration, mcpServers: expected an object of servers by name, found an array",
+        ),
+    ] {
+        assert_eq!(Config::from_value(text).unwrap_err().to_string(), message);
+    }
+    assert_eq!(Config::from_value(json!({"servers": {"a": {"command": "x"}}})).unwrap().server_names(), ["a"]);
+    Ok(())
+}
+
+async fn variables_are_expanded() -> Result<(), Ignored> {
+    let mut entry = fake_server::entry("${BEHAVIOUR}");
+    entry["env"] = json!({"A": "${env:BEHAVIOUR}-${MISSING:-default}-${"});
+    let servers = json!({"fake": entry, "unset": {"command": "${NO_SUCH}", "args": []}});
+    let variables = |name: &str| match name {
+        "BEHAVIOUR" => Some("plain".to_string()),
+        _ => None,
+    };
+    let client = builder(servers).variables(variables).build().unwrap();
+    let info = client.create_session("fake").await.unwrap().server_info().unwrap();
+    assert_eq!(info.server_info.as_ref().unwrap().name, "plain");
+    let error = client.create_session("unset").await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "can't connect to the server `unset`: its configuration needs the variable `NO_SUCH`, which is not set"
+    );
+    client.close_all_sessions().await;
+    Ok(())
+}
+
+async fn sessions_are_opened_once() -> Result<(), Ignored> {
+    let mark = Mark::new("once");
+    let client = builder(json!({"demo": mark.on(demo())})).code_mode(false).build().unwrap();
+    assert!(matches!(client.session("demo").await, Err(Error::NoSession { .. })));
+    let opened = futures_util::future::join_all((0..8).map(|_| client.create_session("demo"))).await;
+    assert!(opened.iter().all(Result::is_ok));
+    assert_eq!(mark.alive().len(), 1);
+    assert_eq!(client.active_sessions().await.keys().collect::<Vec<_>>(), ["demo"]);
+    let session = client.session("demo").await.unwrap();
+    session.ping().await.unwrap();
+    let answer = session.call_tool("get_issue", json!({"number": 1}).as_object().unwrap().clone(), None).await.unwrap();
+    assert!(!answer.is_error && answer.structured.is_some());
+    assert!(matches!(client.create_session("nope").await, Err(Error::UnknownServer { .. })));
+    client.close_session("demo").await;
+    client.close_session("demo").await;
+    assert!(!session.is_connected());
+    assert_eq!(mark.alive(), Vec::<String>::new());
+    assert!(matches!(session.ping().await, Err(Error::Request { method: "ping", .. })));
+    Ok(())
+}
+
+async fn sessions_are_opened_together() -> Result<(), Ignored> {
+    // The first never answers; the others must not wait for it.
+    let servers = json!({"silent": fake_server::entry("silent"), "a": demo(), "b": demo(), "bad": {"command": "no-such-program-anywhere"}});
+    let client = builder(servers).code_mode(false).connect_timeout(Duration::from_secs(2)).build().unwrap();
+    let all = client.create_all_sessions();
+    let others = async {
+        loop {
+            if client.session("a").await.is_ok() && client.session("b").await.is_ok() {
+                return Instant::now();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let (sessions, connected) = tokio::join!(all, others);
+    assert!(connected.elapsed() > Duration::from_millis(500), "the silent server held the others up");
+    assert_eq!(sessions.open.keys().collect::<Vec<_>>(), ["a", "b"]);
+    let failed: Vec<String> = sessions.failed.values().map(ToString::to_string).collect();
+    assert_eq!(
+        failed,
+        [
+            "can't connect to the server `bad`: can't start `no-such-program-anywhere`: there is no such program; is it installed, and on \
+             the PATH?",
+            "can't connect to the server `silent`: it did not answer `initialize` within 2 s",
+        ]
+    );
+    client.close_all_sessions().await;
+    Ok(())
+}
+
+async fn only_allowed_servers() -> Result<(), Ignored> {
+    let servers = json!({"demo": demo(), "other": demo()});
+    let error = builder(servers.clone()).allowed_servers(["demo", "typo"]).build().err().unwrap();
+    assert_eq!(error.to_string(), "there is no server `typo`: there are `demo`, `other`");
+    let client = builder(servers).allowed_servers(["demo"]).build().unwrap();
+    assert_eq!(value(run(&client, "__tool_namespaces").await), json!(["demo"]));
+    let error = run(&client, "other.list_users()").await.error.unwrap();
+    assert_eq!(error.message, "there is no variable or server `other`");
+    assert!(matches!(client.create_session("other").await, Err(Error::UnknownServer { .. })));
+    client.close_all_sessions().await;
+    Ok(())
+}
+
+async fn code_mode_session() -> Result<(), Ignored> {
+    let client = client(json!({"demo": demo()}));
+    let sessions = client.create_all_sessions().await;
+    assert_eq!(sessions.open.keys().collect::<Vec<_>>(), [CODE_MODE_SESSION]);
+    assert_eq!(client.server_names(), ["demo"]);
+    let session = client.session(CODE_MODE_SESSION).await.unwrap();
+    let tools = session.list_tools().await.unwrap();
+    assert_eq!(tools.iter().map(|tool| tool.name.as_str()).collect::<Vec<_>>(), ["execute_code", "search_tools"]);
+    assert!(tools.iter().all(|tool| tool.output_schema.is_some()));
+    let arguments = json!({"code": "demo.list_users().users.len()"}).as_object().unwrap().clone();
+    let answer = session.call_tool("execute_code", arguments, None).await.unwrap();
+    let answer: Value = serde_json::from_str(&answer.into_script_value().unwrap()).unwrap();
+    assert_eq!(answer["result"], json!(5));
+    assert_eq!(client.active_sessions().await.keys().collect::<Vec<_>>(), [CODE_MODE_SESSION]);
+    client.close_all_sessions().await;
+    assert!(client.active_sessions().await.is_empty());
+    Ok(())
+}
+
+async fn without_code_mode() -> Result<(), Ignored> {
+    let client = builder(json!({})).code_mode(false).build().unwrap();
+    assert!(matches!(client.execute_code("1", ExecuteOptions::default()).await, Err(Error::CodeModeOff)));
+    assert!(client.create_all_sessions().await.open.is_empty());
+    Ok(())
+}
+
+async fn a_failing_server() -> Result<(), Ignored> {
+    let client = client(json!({"demo": demo(), "broken": fake_server::entry("exits")}));
+    let script =
+        "let why = (); try { broken.anything(#{}) } catch (e) { why = e; } [demo.list_users().users.len(), why]";
+    let out = value(run(&client, script).await);
+    assert_eq!(out[0], json!(5));
+    assert_eq!(out[1]["kind"], json!("connection"));
+    assert_eq!(out[1]["server"], json!("broken"));
+    let found = client.search_tools("", Detail::Names).await;
+    assert_eq!(found.meta.unreachable.keys().collect::<Vec<_>>(), ["broken"]);
+    let status = client.server_status().await;
+    assert!(matches!(status["demo"], ServerStatus::Connected) && matches!(status["broken"], ServerStatus::Failed(_)));
+    client.close_all_sessions().await;
+    Ok(())
+}
+
+async fn a_server_that_died() -> Result<(), Ignored> {
+    let client = client(json!({"fake": fake_server::entry("plain")}));
+    let script = "let r = []; try { fake.exit() } catch (e) { r.push(e.kind); } r.push(fake.echo(#{a: 1}).tool); r";
+    let execution = run(&client, script).await;
+    assert_eq!(execution.calls.iter().map(|call| call.outcome).collect::<Vec<_>>(), ["connection", "ok"]);
+    assert_eq!(value(execution), json!(["connection", "echo"]));
+    client.close_all_sessions().await;
+    Ok(())
+}
+
+async fn not_named_not_started() -> Result<(), Ignored> {
+    let mark = Mark::new("not-named");
+    let client = client(json!({"demo": mark.on(demo()), "silent": fake_server::entry("silent")}));
+    assert_eq!(value(run(&client, "1 + 1").await), json!(2));
+    assert_eq!(mark.alive().len(), 0);
+    assert_eq!(value(run(&client, "demo.list_users().users.len()").await), json!(5));
+    assert_eq!(mark.alive().len(), 1);
+    client.close_all_sessions().await;
+    Ok(())
+}
+
+async fn lists_are_cached() -> Result<(), Ignored> {
+    let client = client(json!({"fake": fake_server::entry("plain"), "paged": fake_server::entry("pages")}));
+    let names = |found: rhaiway::SearchResults| found.results.into_iter().map(|tool| tool.name).collect::<Vec<_>>();
+    assert_eq!(names(client.search_tools("page", Detail::Names).await), ["page_0", "page_1", "page_2"]);
+    // The server counts how often it is asked, in the name of a tool.
+    let lists = "search_tools(\"listed\", \"names\").results[0].name";
+    let script = format!("let r = [{lists}, {lists}]; fake.echo(); r.push({lists}); fake.change(); r.push({lists}); r");
+    assert_eq!(value(run(&client, &script).await), json!(["listed_1", "listed_1", "listed_1", "listed_2"]));
+    client.close_all_sessions().await;
+    Ok(())
+}
+
+async fn odd_tools() -> Result<(), Ignored> {
+    let client = client(json!({"fake": fake_server::entry("odd-schemas")}));
+    let found = client.search_tools("", Detail::Full).await;
+    let names: Vec<_> = found.results.iter().map(|tool| tool.name.as_str()).collect();
+    assert_eq!(names, ["no_schema", "no_type", "schema_is_a_list", "fine"]);
+    assert_eq!(found.results[1].input_schema, Some(json!({"properties": {"a": {"type": "string"}}})));
+    let script = "[fake.no_schema(#{a: 1}).tool, fake.no_type().tool, fake.schema_is_a_list().tool, fake.fine().tool]";
+    assert_eq!(value(run(&client, script).await), json!(["no-schema", "no-type", "schema-is-a-list", "fine"]));
+    client.close_all_sessions().await;
+    Ok(())
+}
+
+async fn colliding_names() -> Result<(), Ignored> {
+    let client = client(json!({"a-b": fake_server::entry("collisions"), "a.b": demo(), "fn": demo()}));
+    assert_eq!(value(run(&client, "__tool_namespaces").await), json!(["a_b", "a_b_2", "fn_"]));
+    let found = client.search_tools("", Detail::Names).await;
+    let names: Vec<_> = found
+        .results
+        .iter()
+        .filter(|tool| tool.server == "a_b")
+        .map(|tool| (tool.name.as_str(), tool.tool_name.as_deref()))
+        .collect();
+    assert_eq!(
+        names,
+        [
+            ("list_files_2", Some("list-files")),
+            ("list_files_3", Some("list.files")),
+            ("list_files", None),
+            ("_3d", Some("3d")),
+            ("if", None),
+            ("call", None),
+            ("len", None),
+            ("print", None),
+            ("tool", Some("日本")),
+            ("type_of", None),
+            ("is_shared", None),
+        ]
+    );
+    let script = "let out = []; for tool in search_tools(\"\", \"names\").results { if tool.server == \"a_b\" { out.push(a_b.call_tool(tool.name).tool); } }
+        [out, a_b.list_files().tool, a_b.list_files_2().tool, a_b.list_files_3().tool, a_b._3d().tool, a_b.if().tool, a_b.tool().tool,
+         a_b.call_tool(\"list.files\").tool, a_b_2.list_users().users.len(), fn_.list_users().users.len()]";
+    let all =
+        ["list-files", "list.files", "list_files", "3d", "if", "call", "len", "print", "日本", "type_of", "is_shared"];
+    assert_eq!(
+        value(run(&client, script).await),
+        json!([all, "list_files", "list-files", "list.files", "3d", "if", "日本", "list.files", 5, 5])
+    );
+    client.close_all_sessions().await;
+    Ok(())
+}
+
+async fn banner() -> Result<(), Ignored> {
+    let client = client(json!({"fake": fake_server::entry("banner")}));
+    assert_eq!(value(run(&client, "fake.echo().tool").await), json!("echo"));
+    client.close_all_sessions().await;
+    Ok(())
+}
+
+async fn answers() -> Result<(), Ignored> {
+    let client = client(json!({"fake": fake_server::entry("plain")}));
+    for (call, expected) in [
+        ("text", json!("plain words")),
+        ("json_text", json!({"a": [1, 2]})),
+        ("nothing", json!(null)),
+        ("structured", json!({"a": 1})),
+        ("structured_image", json!({"a": 1, "_content": [{"type": "image", "data": "AAEC", "mimeType": "image/png"}]})),
+        (
+            "two_blocks",
+            json!([
+                {"type": "text", "text": "one"},
+                {"type": "image", "data": "AAEC", "mimeType": "image/png"},
+                {"type": "resource", "resource": {"uri": "file:///a", "text": "b"}},
+            ]),
+        ),
+        ("big_integers", json!({"id": "123456789012345678901234567890", "max": i64::MAX, "min": i64::MIN, "pi": 3.5})),
+    ] {
+        assert_eq!(value(run(&client, &format!("fake.{call}()")).await), expected, "{call}");
+    }
+    for (call, kind, message) in [
+        ("error", "tool", "disk full"),
+        ("error_without_text", "tool", "the tool failed and did not say why"),
+        (
+            "protocol_error",
+            "protocol",
+            "the server `fake` did not answer the call of `protocol-error`: no such thing (JSON-RPC error -32602)",
+        ),
+        ("not_an_answer", "answer", "the answer of `fake.not-an-answer` can't be used: "),
+    ] {
+        let out = value(run(&client, &format!("try {{ fake.{call}() }} catch (e) {{ return e }}")).await);
+        assert_eq!((&out["kind"], &out["server"]), (&json!(kind), &json!("fake")), "{out}");
+        assert!(out["message"].as_str().unwrap().starts_with(message), "{out}");
+    }
+    client.close_all_sessions().await;
+    Ok(())
+}
+
+async fn dropping_a_run() -> Result<(), Ignored> {
+    for isolation in [rhaiway::Isolation::Sandbox, rhaiway::Isolation::InProcess] {
+        let client = builder(json!({"fake": fake_server::entry("plain")})).isolation(isolation).build().unwrap();
+        let (printed, mut lines) = tokio::sync::mpsc::unbounded_channel();
+        let options = ExecuteOptions::default().on_log(move |line| printed.send(line.to_string()).unwrap_or_default());
+        let never = client.execute_code("print(\"now\"); fake.never()", options);
+        tokio::select! {
+            execution = never => panic!("it ended: {execution:?}"),
+            line = lines.recv() => assert_eq!(line.unwrap(), "now"),
+        }
+        // The server is told, and goes on.
+        let script = "let n = 0; while n == 0 { n = fake.cancelled().count; } n";
+        assert_eq!(value(run(&client, script).await), json!(1));
+        client.close_all_sessions().await;
+    }
+    Ok(())
+}
+
+async fn closing_stubborn() -> Result<(), Ignored> {
+    let mark = Mark::new("stubborn");
+    let client = client(json!({"stubborn": mark.on(fake_server::entry("stubborn")), "demo": mark.on(demo())}));
+    assert!(run(&client, "stubborn.echo(); demo.list_users()").await.error.is_none());
+    assert!(mark.alive().len() >= 3, "{:?}", mark.alive());
+    client.close_all_sessions().await;
+    mark.gone().await;
+    Ok(())
+}
+
+async fn dropping_the_client() -> Result<(), Ignored> {
+    let mark = Mark::new("dropped");
+    let client = client(json!({"stubborn": mark.on(fake_server::entry("stubborn")), "demo": mark.on(demo())}));
+    assert!(run(&client, "stubborn.echo(); demo.list_users()").await.error.is_none());
+    client.create_all_sessions().await;
+    drop(client);
+    mark.gone().await;
+    Ok(())
+}
+
+async fn dropping_the_runtime() -> Result<(), Ignored> {
+    let mark = Mark::new("runtime");
+    let servers = json!({"stubborn": mark.on(fake_server::entry("stubborn")), "demo": mark.on(demo())});
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let client = client(servers);
+        assert!(runtime.block_on(run(&client, "stubborn.echo(); demo.list_users()")).error.is_none());
+        drop(runtime);
+    })
+    .join()
+    .unwrap();
+    mark.gone().await;
+    Ok(())
+}
+
+async fn logs_as_printed() -> Result<(), Ignored> {
+    let client = client(json!({"demo": demo()}));
+    let lines = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let sink = lines.clone();
+    let options = ExecuteOptions::default().on_log(move |line| sink.lock().unwrap().push(line.to_string()));
+    let execution = client.execute_code("print(\"a\"); print(#{b: 1}); throw \"end\"", options).await.unwrap();
+    assert_eq!(execution.logs, ["a", "#{\"b\": 1}"]);
+    assert_eq!(*lines.lock().unwrap(), execution.logs);
+    Ok(())
+}
+
+async fn errors_of_connecting() -> Result<(), Ignored> {
+    let servers = json!({
+        "exits": fake_server::entry("exits"),
+        "junk": fake_server::entry("junk"),
+        "folder": {"command": "cat", "cwd": "/no/such/folder"},
+        "refused": {"url": "http://127.0.0.1:1/mcp"},
+        "socket": {"ws_url": "ws://127.0.0.1:1"},
+    });
+    let client = builder(servers).connect_timeout(Duration::from_secs(2)).build().unwrap();
+    let error = |name: &'static str| {
+        let client = client.clone();
+        async move { client.create_session(name).await.unwrap_err().to_string() }
+    };
+    assert_eq!(
+        error("exits").await,
+        "can't connect to the server `exits`: its process ended (exit status: 3) before it answered `initialize`; its last lines on \
+         stderr:\n  first line of trouble\n  no database at localhost:5432"
+    );
+    assert_eq!(
+        error("junk").await,
+        "can't connect to the server `junk`: it did not answer `initialize` within 2 s; it printed a line that is no MCP message: \
+         `Usage: something else`"
+    );
+    assert_eq!(
+        error("folder").await,
+        "can't connect to the server `folder`: can't start `cat`: its folder `/no/such/folder` does not exist"
+    );
+    assert!(error("refused").await.contains("onnection refused"), "{}", error("refused").await);
+    assert!(error("socket").await.ends_with("WebSocket servers (`ws_url`) are not supported yet"));
+    client.close_all_sessions().await;
+    Ok(())
+}

@@ -1,0 +1,358 @@
+//! The command `rhaiway`: arguments, output, exit codes, the cache of compiled code.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use crate::fake_server;
+use crate::processes::Mark;
+use crate::support::{Ignored, demo, program, target_dir, test};
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        test("command::a_script_from_each_source", a_script_from_each_source),
+        test("command::a_value_as_text_and_as_json", a_value_as_text_and_as_json),
+        test("command::a_failing_script_shows_its_line", a_failing_script),
+        test("command::an_endless_script_ends_in_time", an_endless_script),
+        test("command::the_configuration_in_this_folder_is_used", the_configuration_in_this_folder),
+        test("command::bad_input_has_its_message_and_exit_code", bad_input),
+        test("command::unreachable_servers_have_their_exit_code", unreachable_servers),
+        test("command::tools_are_listed_and_searched", tools),
+        test("command::a_broken_cache_file_is_rebuilt", a_broken_cache_file),
+        test("command::little_address_space_is_enough", little_address_space),
+        test("command::a_signal_ends_the_servers_too", a_signal),
+    ]
+}
+
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+struct Rhaiway(Command);
+
+impl Rhaiway {
+    fn new(arguments: &[&str]) -> Self {
+        let mut command = Command::new(program());
+        command
+            .args(arguments)
+            .current_dir(target_dir()) // without a configuration of its own
+            .env_remove("RHAIWAY_LOG")
+            .env("XDG_CACHE_HOME", target_dir().join("cache"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        Self(command)
+    }
+
+    fn folder(mut self, folder: &Path) -> Self {
+        self.0.current_dir(folder);
+        self
+    }
+
+    async fn with_stdin(mut self, input: &str) -> Ran {
+        let mut child = self.0.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(input.as_bytes()).await.unwrap();
+        drop(stdin);
+        let output = child.wait_with_output().await.unwrap();
+        Ran {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            // Whichever test is the first compiles the engine.
+            stderr: String::from_utf8(output.stderr).unwrap().replace(COMPILING, ""),
+        }
+    }
+
+    async fn ran(self) -> Ran {
+        self.with_stdin("").await
+    }
+}
+
+const COMPILING: &str = "compiling the script engine, this once (a few seconds) …\n";
+
+async fn rhaiway(arguments: &[&str]) -> Ran {
+    Rhaiway::new(arguments).ran().await
+}
+
+fn file(folder: &Path, name: &str, content: &str) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, content).unwrap();
+    path.display().to_string()
+}
+
+async fn a_script_from_each_source() -> Result<(), Ignored> {
+    let folder = tempfile::tempdir().unwrap();
+    let script = file(folder.path(), "script.rhai", "6 * 7");
+    assert_eq!(rhaiway(&["run", &script]).await.stdout, "42\n");
+    assert_eq!(rhaiway(&["run", "-e", "6 * 7"]).await.stdout, "42\n");
+    assert_eq!(Rhaiway::new(&["run", "-"]).with_stdin("6 * 7").await.stdout, "42\n");
+    assert_eq!(rhaiway(&["run", "-e", "6 * 7", "--isolation", "in-process"]).await.stdout, "42\n");
+    Ok(())
+}
+
+async fn a_value_as_text_and_as_json() -> Result<(), Ignored> {
+    let ran = rhaiway(&["run", "-e", "print(\"a log\"); #{b: [1], a: \"x\"}"]).await;
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, "a log\n"));
+    assert_eq!(ran.stdout, "{\n  \"a\": \"x\",\n  \"b\": [\n    1\n  ]\n}\n");
+    assert_eq!(rhaiway(&["run", "-e", "`two\nlines`"]).await.stdout, "two\nlines\n");
+    assert_eq!(rhaiway(&["run", "-e", "()"]).await.stdout, "");
+
+    let ran = rhaiway(&["run", "--json", "-e", "print(\"a log\"); demo.get_issue(#{number: 1}).number"]).await;
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    assert_eq!(ran.stdout.lines().count(), 1);
+    let out: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let keys: Vec<&String> = out.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["result", "logs", "error", "execution_time", "calls", "usage"]);
+    assert_eq!((&out["result"], &out["logs"], &out["error"]), (&json!(1), &json!(["a log"]), &json!(null)));
+    assert!(out["execution_time"].as_f64().unwrap() > 0.0);
+    let call = &out["calls"][0];
+    assert_eq!(
+        json!([call["server"], call["tool"], call["outcome"], call["line"], call["column"], call["argument_bytes"]]),
+        json!(["demo", "get_issue", "ok", 1, 22, 12])
+    );
+    assert_eq!(out["usage"]["tool_calls"], json!(1));
+    assert!(out["usage"]["peak_memory_bytes"].as_u64().unwrap() > 1 << 16);
+    Ok(())
+}
+
+async fn a_failing_script() -> Result<(), Ignored> {
+    let ran = rhaiway(&["run", "-e", "let x = 1;\n\tdemo.get_isue(#{number: x})"]).await;
+    assert_eq!(ran.code, 1);
+    assert_eq!(ran.stdout, "");
+    assert_eq!(
+        ran.stderr,
+        "error: the server `demo` has no tool `get_isue`: did you mean `get_issue`?\n  --> line 2, column 7\n  |\n\
+         2 | \tdemo.get_isue(#{number: x})\n  | \t     ^\n"
+    );
+    let ran = rhaiway(&["run", "--json", "-e", "demo.deploy(#{environment: \"production\"})"]).await;
+    assert_eq!((ran.code, ran.stderr.as_str()), (1, ""));
+    let error = &serde_json::from_str::<Value>(&ran.stdout).unwrap()["error"];
+    assert_eq!(error["kind"], json!("tool"));
+    assert_eq!(error["message"], json!("`demo.deploy` failed: deploying to `production` needs a second approval"));
+    assert_eq!(error["source_line"], json!("demo.deploy(#{environment: \"production\"})"));
+    assert_eq!(error["thrown"]["message"], json!("deploying to `production` needs a second approval"));
+    Ok(())
+}
+
+async fn an_endless_script() -> Result<(), Ignored> {
+    for isolation in ["sandbox", "in-process"] {
+        let ran = rhaiway(&[
+            "run",
+            "-e",
+            "let x = 0; loop { x += 1 }",
+            "--timeout",
+            "0.5",
+            "--isolation",
+            isolation,
+            "--json",
+        ])
+        .await;
+        assert_eq!(ran.code, 1);
+        let out: Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(out["error"]["message"], json!("the script took longer than the limit of 0.5 s (`wall_time`)"));
+        // The clock is the script's own, so that a slow machine does not matter: it has had its time, and not much more.
+        assert!((0.5..2.0).contains(&out["execution_time"].as_f64().unwrap()), "{out}");
+    }
+    Ok(())
+}
+
+async fn the_configuration_in_this_folder() -> Result<(), Ignored> {
+    let folder = tempfile::tempdir().unwrap();
+    let names =
+        || async { Rhaiway::new(&["run", "-e", "__tool_namespaces[0]"]).folder(folder.path()).ran().await.stdout };
+    assert_eq!(names().await, "demo\n");
+    file(folder.path(), "mcp.json", &json!({"mcpServers": {"editor": demo()}}).to_string());
+    assert_eq!(names().await, "editor\n");
+    file(folder.path(), "rhaiway.json", &json!({"mcpServers": {"own": demo(), "two": demo()}}).to_string());
+    assert_eq!(names().await, "own\n");
+    let script = ["run", "-e", "__tool_namespaces", "--allow-server", "two", "--json"];
+    let ran = Rhaiway::new(&script).folder(folder.path()).ran().await;
+    assert_eq!(serde_json::from_str::<Value>(&ran.stdout).unwrap()["result"], json!(["two"]));
+    Ok(())
+}
+
+async fn bad_input() -> Result<(), Ignored> {
+    let folder = tempfile::tempdir().unwrap();
+    let broken = file(folder.path(), "broken.json", "{\"mcpServers\": {\n  \"a\": }\n}");
+    let both = file(folder.path(), "both.json", r#"{"mcpServers": {"a": {"command": "x", "url": "http://y"}}}"#);
+    for (arguments, message) in [
+        (&["run", "no-such.rhai"][..], "error: can't read the script `no-such.rhai`: No such file or directory"),
+        (&["run"], "the following required arguments were not provided"),
+        (&["run", "-e", "1", "--timeout", "0"], "expected a number of seconds over 0"),
+        (&["run", "-e", "1", "--timeout", "soon"], "expected a number of seconds, such as `5` or `0.5`"),
+        (
+            &["run", "-e", "1", "--config", "no-such.json"],
+            "error: can't read `no-such.json`: No such file or directory",
+        ),
+        (&["run", "-e", "1", "--config", &broken], "not JSON: expected value at line 2 column 8"),
+        (&["run", "-e", "1", "--allow-server", "typo"], "error: there is no server `typo`: there are `demo`"),
+        (
+            &["run", "-e", "a.x()", "--config", &both],
+            "warning: in the configuration, mcpServers.a: it has `command` and `url`, which exclude each other: keep one",
+        ),
+        (&["tools", "--config", &both], "warning: in the configuration, mcpServers.a: it has `command` and `url`"),
+    ] {
+        let ran = rhaiway(arguments).await;
+        assert_eq!(ran.code, 2, "{arguments:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(message), "{arguments:?}: {}", ran.stderr);
+        assert_eq!(ran.stderr.contains("panicked"), false);
+    }
+    // As JSON, there is still exactly one object.
+    let ran = rhaiway(&["run", "--json", "-e", "1", "--config", &broken]).await;
+    let out: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((ran.code, &out["error"]["kind"], &out["result"]), (2, &json!("config"), &json!(null)));
+    Ok(())
+}
+
+async fn unreachable_servers() -> Result<(), Ignored> {
+    let folder = tempfile::tempdir().unwrap();
+    let config = |servers: Value| file(folder.path(), "config.json", &json!({"mcpServers": servers}).to_string());
+    for (entry, message) in [
+        (
+            json!({"command": "no-such-program-anywhere"}),
+            "can't start `no-such-program-anywhere`: there is no such program",
+        ),
+        (
+            fake_server::entry("exits"),
+            "its process ended (exit status: 3) before it answered `initialize`; its last lines on stderr:\n  first line",
+        ),
+        (fake_server::entry("silent"), "it did not answer `initialize` within 1 s"),
+        (fake_server::entry("junk"), "it printed a line that is no MCP message: `Usage: something else`"),
+        (json!({"url": "http://127.0.0.1:1/mcp"}), "onnection refused"),
+    ] {
+        let config = config(json!({"bad": entry}));
+        let ran = rhaiway(&["run", "-e", "bad.x(#{})", "--config", &config, "--connect-timeout", "1"]).await;
+        assert_eq!(ran.code, 3, "{message}: {}", ran.stderr);
+        assert!(ran.stderr.contains(message), "{}", ran.stderr);
+        assert!(ran.stderr.contains("can't connect to the server `bad`"), "{}", ran.stderr);
+        let ran = rhaiway(&["tools", "--config", &config, "--connect-timeout", "1"]).await;
+        assert_eq!(ran.code, 3, "{message}: {}", ran.stderr);
+    }
+    // A script that does not need it, and one that can do without.
+    let config = config(json!({"bad": fake_server::entry("exits"), "demo": demo()}));
+    let ran = rhaiway(&["run", "-e", "1 + 1", "--config", &config]).await;
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (0, "2\n", ""));
+    let ran =
+        rhaiway(&["run", "-e", "try { bad.x() } catch { } demo.list_users().users.len()", "--config", &config]).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "5\n"));
+    assert!(ran.stderr.starts_with("warning: can't connect to the server `bad`"), "{}", ran.stderr);
+    let ran = rhaiway(&["run", "-e", "demo.list_users(); bad.x()", "--config", &config]).await;
+    assert_eq!(ran.code, 1, "another server was reached");
+    Ok(())
+}
+
+async fn tools() -> Result<(), Ignored> {
+    let ran = rhaiway(&["tools"]).await;
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, "9 of 9 tools on 1 servers\n"));
+    assert!(ran.stdout.contains("demo.get_issue\n    Gets one issue"), "{}", ran.stdout);
+    let ran = rhaiway(&["tools", "close", "--detail", "full"]).await;
+    assert!(ran.stdout.starts_with("demo.close_issue(#{number: integer, reason?: "), "{}", ran.stdout);
+    assert_eq!(rhaiway(&["tools", "close", "--detail", "names"]).await.stdout.lines().next(), Some("demo.close_issue"));
+    let ran = rhaiway(&["tools", "close", "--json", "--detail", "full"]).await;
+    let out: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(out["meta"]["total_tools"], json!(9));
+    assert_eq!(out["meta"]["namespaces"], json!(["demo"]));
+    assert_eq!(out["results"][0]["name"], json!("close_issue"));
+    assert_eq!(out["results"][0]["input_schema"]["required"], json!(["number"]));
+    Ok(())
+}
+
+async fn a_broken_cache_file() -> Result<(), Ignored> {
+    let cache = tempfile::tempdir().unwrap();
+    let folder = cache.path().join("rhaiway");
+    let run = || async {
+        let mut command = Rhaiway::new(&["run", "-e", "1 + 1"]);
+        command.0.env("XDG_CACHE_HOME", cache.path());
+        let output = command.0.output().await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "2\n");
+        String::from_utf8(output.stderr).unwrap() == COMPILING
+    };
+    let code = || {
+        let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "cwasm")).collect::<Vec<_>>()
+    };
+    assert!(run().await, "the first run says that it compiles");
+    assert!(!run().await, "the second does not compile");
+    let [file] = code().try_into().unwrap();
+    // Not ours any more: one byte is another.
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+    assert!(run().await, "a changed file is compiled again");
+    assert!(!run().await, "and replaced");
+    std::fs::write(&file, &bytes[..100]).unwrap();
+    assert!(run().await, "half a file");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let elsewhere = cache.path().join("elsewhere");
+        std::fs::rename(&file, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
+        assert!(run().await, "a link");
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).unwrap();
+        run().await;
+        assert_eq!(
+            std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777,
+            0o700,
+            "nobody else can write to it"
+        );
+    }
+    Ok(())
+}
+
+async fn little_address_space() -> Result<(), Ignored> {
+    if cfg!(not(unix)) {
+        return Ok(());
+    }
+    // 4 GiB: less than one slot of the pool reserves.
+    let script = "let s = \"x\"; try { loop { s += s; } } catch { }";
+    for (code, expected) in [("demo.list_users().users.len()", "5\n"), (script, "")] {
+        let output = Command::new("sh")
+            .args(["-c", "ulimit -v 4194304 && exec \"$0\" run -e \"$1\"", program(), code])
+            .current_dir(target_dir())
+            .env("XDG_CACHE_HOME", target_dir().join("cache"))
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{stderr}");
+        if expected.is_empty() {
+            assert!(stderr.contains("error: the script needs more memory than the limit"), "{stderr}");
+        }
+    }
+    Ok(())
+}
+
+async fn a_signal() -> Result<(), Ignored> {
+    if cfg!(not(target_os = "linux")) {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mark = Mark::new("signal");
+    let servers = json!({"stubborn": mark.on(fake_server::entry("stubborn")), "demo": mark.on(demo())});
+    let config = file(folder.path(), "config.json", &json!({"mcpServers": servers}).to_string());
+    let mut command = Rhaiway::new(&[
+        "run",
+        "-e",
+        "demo.list_users(); stubborn.echo(); print(\"ready\"); stubborn.never()",
+        "--config",
+        &config,
+    ]);
+    let mut child = command.0.spawn().unwrap();
+    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(child.stderr.take().unwrap()));
+    while lines.next_line().await.unwrap().expect("it ends before it is ready") != "ready" {}
+    let process = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().await.unwrap().code(), Some(130));
+    mark.gone().await;
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! A server that misbehaves on purpose, for what no real server does: a line of JSON in, lines of JSON out. Its one argument names
+//! the misbehaviour.
+
+use std::io::{BufRead, Write};
+
+use serde_json::{Value, json};
+
+/// First argument of the test binary that makes it this server.
+pub const ARGUMENT: &str = "fake-server";
+
+/// The configuration's entry for this server.
+pub fn entry(behaviour: &str) -> Value {
+    json!({"command": std::env::current_exe().unwrap(), "args": [ARGUMENT, behaviour]})
+}
+
+pub fn main(behaviour: &str) {
+    match behaviour {
+        "exits" => {
+            eprintln!("first line of trouble\nno database at localhost:5432");
+            std::process::exit(3);
+        }
+        "silent" => return std::io::stdin().lock().lines().for_each(drop),
+        "banner" => println!("Welcome to the best server!\n\n{{\"not\": \"mcp\"}}"),
+        "junk" => {
+            println!("Usage: something else");
+            return std::io::stdin().lock().lines().for_each(drop);
+        }
+        #[cfg(unix)]
+        "stubborn" => {
+            // A child that ignores SIGTERM too, and does not end with its input.
+            std::process::Command::new("sh").args(["-c", "trap '' TERM; while :; do sleep 1; done"]).spawn().unwrap();
+        }
+        _ => {}
+    }
+    let mut seen = Seen::default();
+    for line in std::io::stdin().lock().lines() {
+        let Ok(line) = line else { break };
+        let request: Value = serde_json::from_str(&line).unwrap();
+        let method = request["method"].as_str().unwrap_or_default();
+        seen.lists += u32::from(method == "tools/list");
+        seen.cancelled += u32::from(method == "notifications/cancelled");
+        let Some(id) = request.get("id") else { continue };
+        let answers = answer(behaviour, &seen, id, method, &request["params"]);
+        for answer in answers {
+            println!("{answer}");
+        }
+        std::io::stdout().flush().unwrap();
+    }
+    if behaviour == "stubborn" {
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+/// How often something was asked.
+#[derive(Default)]
+struct Seen {
+    lists: u32,
+    cancelled: u32,
+}
+
+/// The lines that answer a request, as text, so that numbers and odd JSON go out as they stand here.
+fn answer(behaviour: &str, seen: &Seen, id: &Value, method: &str, params: &Value) -> Vec<String> {
+    let result = |result: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);
+    match method {
+        "initialize" => vec![result(&format!(
+            r#"{{"protocolVersion":"2025-11-25","capabilities":{{"tools":{{"listChanged":true}}}},"serverInfo":{{"name":"{behaviour}","version":"1"}}}}"#
+        ))],
+        "ping" => vec![result("{}")],
+        "tools/list" => vec![result(&tools(behaviour, seen, params))],
+        "tools/call" => match params["name"].as_str().unwrap_or_default() {
+            "exit" => std::process::exit(7),
+            "never" => vec![],
+            "cancelled" => {
+                vec![result(&json!({"content": [], "structuredContent": {"count": seen.cancelled}}).to_string())]
+            }
+            "change" => vec![
+                r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#.into(),
+                result(r#"{"content":[]}"#),
+            ],
+            "protocol-error" => {
+                vec![format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32602,"message":"no such thing"}}}}"#)]
+            }
+            name => vec![result(&content(name, params))],
+        },
+        _ => vec![format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":"no method {method}"}}}}"#)],
+    }
+}
+
+fn tools(behaviour: &str, seen: &Seen, params: &Value) -> String {
+    let tool = |name: &str| json!({"name": name, "inputSchema": {"type": "object"}});
+    let names = match behaviour {
+        "odd-schemas" => {
+            return json!({"tools": [
+                {"name": "no-schema"},
+                {"name": "no-type", "inputSchema": {"properties": {"a": {"type": "string"}}}},
+                {"name": "schema-is-a-list", "inputSchema": [1, 2], "description": 7},
+                {"description": "a tool without a name"},
+                "not even an object",
+                {"name": "fine", "inputSchema": {"type": "object"}},
+            ]})
+            .to_string();
+        }
+        "pages" => {
+            let page = params["cursor"].as_str().and_then(|cursor| cursor.parse().ok()).unwrap_or(0);
+            let next = if page < 2 { json!((page + 1).to_string()) } else { Value::Null };
+            return json!({"tools": [tool(&format!("page-{page}"))], "nextCursor": next}).to_string();
+        }
+        "collisions" => vec![
+            "list-files",
+            "list.files",
+            "list_files",
+            "3d",
+            "if",
+            "call",
+            "len",
+            "print",
+            "日本",
+            "type_of",
+            "is_shared",
+        ],
+        _ => vec![
+            "echo",
+            "exit",
+            "never",
+            "cancelled",
+            "change",
+            "protocol-error",
+            "big-integers",
+            "text",
+            "json-text",
+            "two-blocks",
+            "nothing",
+            "structured",
+            "structured-image",
+            "error",
+            "error-without-text",
+            "not-an-answer",
+        ],
+    };
+    let mut tools: Vec<Value> = names.into_iter().map(tool).collect();
+    if behaviour == "plain" {
+        tools.push(tool(&format!("listed-{}", seen.lists)));
+    }
+    json!({"tools": tools}).to_string()
+}
+
+/// Answers of tools. What is not named here echoes its name and arguments.
+fn content(name: &str, params: &Value) -> String {
+    match name {
+        "big-integers" => {
+            r#"{"content":[],"structuredContent":{"id":123456789012345678901234567890,"max":9223372036854775807,"min":-9223372036854775808,"pi":3.5}}"#.into()
+        }
+        "text" => r#"{"content":[{"type":"text","text":"plain words"}]}"#.into(),
+        "json-text" => r#"{"content":[{"type":"text","text":"{\"a\": [1, 2]}"}]}"#.into(),
+        "two-blocks" => {
+            r#"{"content":[{"type":"text","text":"one"},{"type":"image","data":"AAEC","mimeType":"image/png"},{"type":"resource","resource":{"uri":"file:///a","text":"b"}}]}"#.into()
+        }
+        "nothing" => r#"{"content":[]}"#.into(),
+        "structured" => r#"{"content":[{"type":"text","text":"{\"a\":1}"}],"structuredContent":{"a":1},"isError":null}"#.into(),
+        "structured-image" => {
+            r#"{"content":[{"type":"text","text":"x"},{"type":"image","data":"AAEC","mimeType":"image/png"}],"structuredContent":{"a":1}}"#.into()
+        }
+        "error" => r#"{"content":[{"type":"text","text":"disk full"}],"isError":true}"#.into(),
+        "error-without-text" => r#"{"content":[],"isError":true}"#.into(),
+        "not-an-answer" => r#"{"content":"what?"}"#.into(),
+        name => json!({"content": [], "structuredContent": {"tool": name, "arguments": params["arguments"]}}).to_string(),
+    }
+}

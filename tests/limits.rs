@@ -1,0 +1,193 @@
+//! What a hostile script comes to: an error, in a process that lives on at the size it had.
+
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use rhaiway::{ExecuteOptions, Execution, Isolation, Limits};
+use serde_json::json;
+
+use crate::fake_server;
+use crate::support::{Ignored, builder, client, demo, run, test, value};
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        test("limits::each_ends_the_script_with_its_name", each_limit),
+        test("limits::no_try_gets_past_one", no_try_gets_past),
+        test("limits::memory_goes_back", memory_goes_back),
+        test("limits::busy_scripts_leave_time_for_others", busy_scripts),
+        test("limits::more_scripts_than_slots_wait_for_each_other", more_than_slots),
+    ]
+}
+
+async fn with_limits(change: impl FnOnce(&mut Limits), isolation: Isolation, code: &str) -> Execution {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    let servers = json!({"demo": demo(), "fake": fake_server::entry("plain")});
+    let client = builder(servers).limits(limits).isolation(isolation).build().unwrap();
+    let execution = run(&client, code).await;
+    client.close_all_sessions().await;
+    execution
+}
+
+async fn each_limit() -> Result<(), Ignored> {
+    type Change = fn(&mut Limits);
+    let cases: [(Change, &str, &str, &str); 7] = [
+        (
+            |l| l.wall_time = Duration::from_millis(200),
+            "loop {}",
+            "timeout",
+            "the script took longer than the limit of 0.2 s (`wall_time`)",
+        ),
+        (
+            |l| l.wall_time = Duration::from_millis(200),
+            "fake.never()",
+            "timeout",
+            "the script took longer than the limit of 0.2 s (`wall_time`) while it waited for `fake.never`",
+        ),
+        (
+            |l| l.tool_calls = 3,
+            "loop { demo.list_users() }",
+            "limit",
+            "the script made more calls of tools than the limit of 3 (`tool_calls`)",
+        ),
+        (
+            |l| l.source_bytes = 10,
+            "1 + 2 + 3 + 4",
+            "limit",
+            "the source has 13 bytes, over the limit of 10 (`source_bytes`)",
+        ),
+        (
+            |l| l.argument_bytes = 20,
+            "fake.echo(#{text: \"0123456789\"})",
+            "limit",
+            "the arguments of `fake.echo` has 21 bytes, over the limit of 20 (`argument_bytes`)",
+        ),
+        (
+            |l| l.answer_bytes = 10,
+            "fake.text()",
+            "limit",
+            "the answer of `fake.text` has 13 bytes, over the limit of 10 (`answer_bytes`)",
+        ),
+        (
+            |l| l.result_bytes = 10,
+            "\"0123456789\"",
+            "limit",
+            "the result has 12 bytes, over the limit of 10 (`result_bytes`)",
+        ),
+    ];
+    for isolation in [Isolation::Sandbox, Isolation::InProcess] {
+        for (change, code, kind, message) in cases {
+            let execution = with_limits(change, isolation, code).await;
+            let error = execution.error.unwrap_or_else(|| panic!("{code} gave {}", execution.result));
+            assert_eq!((error.kind.as_str(), error.message.as_str()), (kind, message), "{code} {isolation:?}");
+        }
+        let cut = with_limits(|l| l.log_lines = 2, isolation, "for i in 0..5 { print(i); } 1").await;
+        assert_eq!(cut.logs, ["0", "1", "[cut: 3 more lines; the limits are 2 lines and 65536 bytes]"]);
+        let cut = with_limits(|l| l.log_line_bytes = 4, isolation, "print(\"añb…long\")").await;
+        assert_eq!(cut.logs, ["añb… [cut: the line has 11 bytes]"]);
+        let cut = with_limits(|l| l.log_bytes = 4, isolation, "print(\"abc\"); print(\"de\"); print(\"f\")").await;
+        assert_eq!(cut.logs, ["abc", "[cut: 2 more lines; the limits are 1000 lines and 4 bytes]"]);
+    }
+    let memory = with_limits(|l| l.memory_bytes = 4 << 20, Isolation::Sandbox, "let s = \"x\"; loop { s += s; }").await;
+    assert_eq!(
+        memory.error.unwrap().message,
+        "the script needs more memory than the limit of 4194304 bytes (`memory_bytes`)"
+    );
+    assert!(memory.usage.peak_memory_bytes.unwrap() <= 4 << 20);
+    Ok(())
+}
+
+async fn no_try_gets_past() -> Result<(), Ignored> {
+    for (code, kind) in [
+        ("loop { try { loop {} } catch { } }", "timeout"),
+        ("loop { try { fake.never() } catch { } }", "timeout"),
+        ("loop { try { fake.echo(#{a: \"x\"}) } catch { } }", "limit"),
+        ("try { let s = \"x\"; loop { s += s; } } catch { } 1", "limit"),
+        ("fn f(x) { try { f(x + 1) } catch { f(x + 1) } } f(0)", "limit"),
+    ] {
+        let change = |limits: &mut Limits| {
+            limits.wall_time = Duration::from_secs(1);
+            limits.tool_calls = 5;
+        };
+        let execution = with_limits(change, Isolation::Sandbox, code).await;
+        let error = execution.error.unwrap_or_else(|| panic!("{code} gave {}", execution.result));
+        assert_eq!(error.kind, kind, "{code}: {error}");
+    }
+    Ok(())
+}
+
+/// Memory that is this process's own, in KiB.
+fn resident() -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+async fn memory_goes_back() -> Result<(), Ignored> {
+    if cfg!(not(target_os = "linux")) {
+        return Ok(());
+    }
+    let client = client(json!({}));
+    let hostile = [
+        ("let s = \"x\"; loop { s += s; }", "limit"),
+        ("let a = []; loop { let b = []; b.pad(1000, 7); a.push(b); }", "limit"),
+        ("let a = [1]; loop { a.push(a); }", "limit"),
+        ("let s = \"x\"; let b = \"x\"; for i in 0..20 { b += b; } let t = b; t.replace(\"x\", b); t.len()", "limit"),
+        ("let a = []; for i in 0..3000 { a = [a]; } print(a); 1", "limit"),
+        ("let a = []; for i in 0..3000 { a = [a]; } a == a", "limit"),
+        ("let a = [1]; for i in 0..200000 { a.push([a.pop()]); } a", "limit"),
+        ("fn f(x) { f(x + 1) + 1 } f(0)", "limit"),
+        ("let f = |g, n| g.call(g, n + 1) + 1; f.call(f, 0)", "limit"),
+        ("let x = \"\"; x.pad(10, \"\"); x", "timeout"),
+    ];
+    let options = || ExecuteOptions::default().timeout(Duration::from_secs(2));
+    let mut sizes = Vec::new();
+    for _ in 0..3 {
+        for (code, kind) in hostile {
+            let execution = client.execute_code(code, options()).await.unwrap();
+            let error = execution.error.unwrap_or_else(|| panic!("{code} gave {}", execution.result));
+            assert_eq!(error.kind, kind, "{code}: {error}");
+        }
+        assert_eq!(value(run(&client, "40 + 2").await), json!(42));
+        sizes.push(resident());
+    }
+    // Other tests run in this process too; one 64 MiB instance that stayed would show all the same.
+    assert!(sizes[2] - sizes[0] < 48 << 10, "{sizes:?} KiB");
+    Ok(())
+}
+
+async fn busy_scripts() -> Result<(), Ignored> {
+    let client = client(json!({}));
+    let busy = |seconds| ExecuteOptions::default().timeout(Duration::from_secs(seconds));
+    // As many as there are threads, twice: they must give way, or the short ones never get one.
+    let hogs: Vec<_> = (0..4)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.execute_code("loop {}", busy(60)).await })
+        })
+        .collect();
+    for _ in 0..20 {
+        assert_eq!(value(run(&client, "1 + 1").await), json!(2));
+    }
+    for hog in hogs {
+        assert!(!hog.is_finished());
+        hog.abort();
+    }
+    Ok(())
+}
+
+async fn more_than_slots() -> Result<(), Ignored> {
+    let client = client(json!({"demo": demo()}));
+    client.search_tools("", rhaiway::Detail::Names).await;
+    let scripts = (0..1200).map(|number| {
+        let client = client.clone();
+        tokio::spawn(
+            async move { value(run(&client, &format!("demo.get_issue(#{{number: 1}}).number + {number}")).await) },
+        )
+    });
+    for (number, script) in scripts.collect::<Vec<_>>().into_iter().enumerate() {
+        assert_eq!(script.await.unwrap(), json!(number + 1));
+    }
+    client.close_all_sessions().await;
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! The integration tests: one binary, a module per capability. `cargo test -- NAME` runs those with NAME in their names.
+//!
+//! Tests that need Node.js or Python fetch pinned servers into `target/tmp/servers` by themselves. Where that can't be done they
+//! are ignored with the reason, unless `RHAIWAY_REQUIRE_FIXTURES` is set, which makes it a failure.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+#![allow(unreachable_pub, clippy::too_many_lines)]
+#![allow(clippy::disallowed_methods, reason = "tests read the environment that they run in")]
+
+mod client;
+mod command;
+mod fake_server;
+mod fixtures;
+mod limits;
+mod processes;
+mod real_servers;
+mod repository;
+mod scripts;
+mod support;
+
+fn main() {
+    // The binary is also a server for its own tests.
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some(fake_server::ARGUMENT) {
+        return fake_server::main(arguments.next().as_deref().unwrap_or_default());
+    }
+    let trials = [
+        client::tests(),
+        command::tests(),
+        limits::tests(),
+        real_servers::tests(),
+        repository::tests(),
+        scripts::tests(),
+    ];
+    libtest_mimic::run(&libtest_mimic::Arguments::from_args(), trials.into_iter().flatten().collect()).exit();
+}

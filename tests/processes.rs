@@ -1,0 +1,41 @@
+//! Which processes a test has started: they carry a mark in their environment, and so do theirs.
+
+use serde_json::Value;
+
+const VARIABLE: &str = "RHAIWAY_TEST_MARK";
+
+pub struct Mark(String);
+
+impl Mark {
+    pub fn new(name: &str) -> Self {
+        Self(format!("{name}-{}-{:?}", std::process::id(), std::time::Instant::now()).replace(char::is_whitespace, ""))
+    }
+
+    /// The entry of a server, marked.
+    pub fn on(&self, mut entry: Value) -> Value {
+        entry["env"][VARIABLE] = self.0.clone().into();
+        entry
+    }
+
+    /// Command lines of the marked processes that live.
+    pub fn alive(&self) -> Vec<String> {
+        let wanted = format!("{VARIABLE}={}", self.0);
+        let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok).map(|entry| entry.path());
+        processes
+            .filter(|process| {
+                let environment = std::fs::read(process.join("environ")).unwrap_or_default();
+                environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+            })
+            .map(|process| {
+                String::from_utf8_lossy(&std::fs::read(process.join("cmdline")).unwrap_or_default()).replace('\0', " ")
+            })
+            .collect()
+    }
+
+    /// Waits until none lives; the test's own bound ends the wait.
+    pub async fn gone(&self) {
+        while !self.alive().is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+}

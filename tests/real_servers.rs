@@ -1,0 +1,213 @@
+//! Against servers that others wrote: four over stdio from one configuration, one over streamable HTTP, and rhaiway itself as the
+//! server of the official Python SDK.
+
+use std::process::Stdio;
+
+use libtest_mimic::Trial;
+use rhaiway::Detail;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::processes::Mark;
+use crate::support::{Ignored, client, need, program, run, test, value};
+use crate::{fixtures, support};
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        test("real_servers::four_over_stdio_from_one_configuration", four_over_stdio),
+        test("real_servers::memory_keeps_what_a_script_writes", memory),
+        test("real_servers::streamable_http", streamable_http),
+        test("real_servers::the_python_sdk_is_served", python_sdk),
+        test("real_servers::the_python_sdk_is_served_in_process", python_sdk_in_process),
+    ]
+}
+
+async fn four_over_stdio() -> Result<(), Ignored> {
+    let [everything, filesystem, time, git] =
+        [need(fixtures::everything())?, need(fixtures::filesystem())?, need(fixtures::time())?, need(fixtures::git())?];
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    std::fs::write(root.join("hello.txt"), "hello from a file\n").unwrap();
+    let repository = root.join("repository");
+    let make =
+        std::process::Command::new("git").args(["init", "--quiet", "--initial-branch=trunk"]).arg(&repository).status();
+    assert!(make.unwrap().success());
+    let mark = Mark::new("four");
+    let config = json!({"mcpServers": {
+        "everything": mark.on(everything.entry(&[])),
+        "files": mark.on(filesystem.entry(&[root.to_str().unwrap()])),
+        "time": mark.on(time.entry(&[])),
+        "git-tools": mark.on(git.entry(&["--repository", repository.to_str().unwrap()])),
+    }});
+    // Through a file, as a user has it.
+    let file = root.join("mcp.json");
+    std::fs::write(&file, config.to_string()).unwrap();
+    let client = support::builder(json!({})).config(rhaiway::Config::from_file(&file).unwrap()).build().unwrap();
+
+    let found = client.search_tools("read file", Detail::Names).await;
+    assert!(found.results.iter().any(|tool| tool.server == "files" && tool.name == "read_text_file"), "{found:?}");
+    assert_eq!(found.meta.namespaces, ["everything", "files", "time", "git_tools"]);
+    assert!(found.meta.total_tools > 30 && found.meta.unreachable.is_empty(), "{:?}", found.meta);
+    assert_eq!(mark.alive().len(), 4, "{:?}", mark.alive());
+
+    let script = r#"
+        let out = #{};
+        out.sum = everything.get_sum(#{a: 2, b: 40});
+        out.weather = everything.get_structured_content(#{location: "Chicago"});
+        out.image = everything.get_tiny_image().filter(|block| block.type == "image")[0].mimeType;
+        out.text = files.read_text_file(#{path: ROOT + "/hello.txt"}).content;
+        out.hour = time.convert_time(#{source_timezone: "Europe/Berlin", time: "12:30", target_timezone: "Asia/Tokyo"}).time_difference;
+        out.branch = git_tools.git_status(#{repo_path: ROOT + "/repository"});
+        try { files.read_text_file(#{path: "/etc/passwd"}) } catch (e) { out.denied = `${e.kind} of ${e.server}.${e.tool}`; out.why = e.message; }
+        try { everything.get_sum(#{a: "two"}) } catch (e) { out.wrong = e.kind; }
+        out
+    "#
+    .replace("ROOT", &format!("{:?}", root.to_str().unwrap()));
+    let execution = run(&client, &script).await;
+    assert_eq!(execution.calls.len(), 8);
+    let outcomes: Vec<&str> = execution.calls.iter().map(|call| call.outcome).collect();
+    let out = value(execution);
+    assert_eq!(out["sum"], json!("The sum of 2 and 40 is 42."));
+    assert_eq!(out["weather"]["conditions"], json!("Light rain / drizzle"));
+    assert_eq!(out["image"], json!("image/png"));
+    assert_eq!(out["text"], json!("hello from a file\n"));
+    assert!(["+7.0h", "+8.0h"].contains(&out["hour"].as_str().unwrap()), "{out}");
+    assert!(out["branch"].as_str().unwrap().contains("trunk"), "{out}");
+    assert_eq!(out["denied"], json!("tool of files.read_text_file"));
+    assert!(out["why"].as_str().unwrap().contains("outside allowed directories"), "{out}");
+    assert_eq!(outcomes[6..], ["tool", out["wrong"].as_str().unwrap()], "{out}");
+
+    client.close_all_sessions().await;
+    assert_eq!(mark.alive(), Vec::<String>::new());
+    Ok(())
+}
+
+async fn memory() -> Result<(), Ignored> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut entry = need(fixtures::memory())?.entry(&[]);
+    entry["env"] = json!({"MEMORY_FILE_PATH": folder.path().join("memory.jsonl")});
+    let client = client(json!({"memory": entry}));
+    let script = r#"
+        memory.create_entities(#{entities: [#{name: "Ada", entityType: "person", observations: ["wrote the first program"]}]});
+        memory.search_nodes(#{query: "program"}).entities.map(|entity| entity.name)
+    "#;
+    assert_eq!(value(run(&client, script).await), json!(["Ada"]));
+    client.close_all_sessions().await;
+    Ok(())
+}
+
+/// Starts server-everything over HTTP on a free port: the process and its endpoint.
+async fn everything_over_http() -> Result<(Child, String), Ignored> {
+    let everything = need(fixtures::everything())?;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut server = Command::new(&everything.program)
+        .args(&everything.args)
+        .arg("streamableHttp")
+        .env("PORT", port.to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stderr.take().unwrap()).lines();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        if line.contains("listening on port") {
+            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+            return Ok((server, format!("http://127.0.0.1:{port}/mcp")));
+        }
+    }
+    panic!("server-everything ended before it listened");
+}
+
+async fn streamable_http() -> Result<(), Ignored> {
+    let (mut server, url) = everything_over_http().await?;
+    let client = client(
+        json!({"remote": {"url": "${SCHEME:-http}".to_string() + &url["http".len()..], "headers": {"X-Test": "1"}}}),
+    );
+    let script = r#"
+        let weather = remote.get_structured_content(#{location: "New York"});
+        let caught = ();
+        try { remote.get_resource_reference(#{resourceId: -1}) } catch (e) { caught = e.kind; }
+        [remote.get_sum(#{a: 1, b: 2}), weather.temperature, caught, search_tools("sum", "names").results[0].name]
+    "#;
+    assert_eq!(value(run(&client, script).await), json!(["The sum of 1 and 2 is 3.", 33, "tool", "get_sum"]));
+    // The server goes away: the next call says so, and the script goes on.
+    server.kill().await.unwrap();
+    let execution = run(&client, "try { remote.get_sum(#{a: 1, b: 2}) } catch (e) { return e.kind }").await;
+    assert_eq!(value(execution), json!("connection"));
+    client.close_all_sessions().await;
+    Ok(())
+}
+
+const SDK_CLIENT: &str = r#"
+import asyncio, json, sys
+from mcp import Client, StdioServerParameters
+from mcp.client.stdio import stdio_client
+
+async def main():
+    out = {}
+    server = StdioServerParameters(command=sys.argv[1], args=sys.argv[2:])
+    async with Client(stdio_client(server)) as client:
+        out["tools"] = sorted(tool.name for tool in (await client.list_tools()).tools)
+        call = lambda tool, arguments: client.call_tool(tool, arguments)
+        ok = await call("execute_code", {"code": "print(`hi`); demo.list_issues(#{}).total + 1"})
+        out["ok"] = [ok.is_error, ok.structured_content["result"], ok.structured_content["logs"], len(ok.structured_content["calls"])]
+        bad = await call("execute_code", {"code": "demo.get_isue(#{})"})
+        out["bad"] = [bad.is_error, bad.structured_content["error"]["kind"], bad.structured_content["error"]["message"]]
+        slow = await call("execute_code", {"code": "loop {}", "timeout": 0.2})
+        out["slow"] = [slow.is_error, slow.structured_content["error"]["kind"]]
+        found = await call("search_tools", {"query": "close issue", "detail_level": "names"})
+        out["found"] = found.structured_content["results"][0]
+        out["text"] = json.loads(found.content[0].text) == found.structured_content
+        try:
+            wrong = await call("search_tools", {"detail_level": "everything"})
+            out["wrong"] = wrong.content[0].text
+        except Exception as error:
+            out["wrong"] = str(error)
+    print(json.dumps(out))
+
+asyncio.run(main())
+"#;
+
+async fn python_sdk() -> Result<(), Ignored> {
+    drive_by_python_sdk(&[]).await
+}
+
+async fn python_sdk_in_process() -> Result<(), Ignored> {
+    drive_by_python_sdk(&["--isolation", "in-process"]).await
+}
+
+async fn drive_by_python_sdk(more: &[&str]) -> Result<(), Ignored> {
+    let python = need(fixtures::python_sdk())?;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("client.py"), SDK_CLIENT).unwrap();
+    let mut child = Command::new(&python.program)
+        .args(&python.args)
+        .arg(folder.path().join("client.py"))
+        .arg(program())
+        .arg("serve")
+        .args(more)
+        .env("XDG_CACHE_HOME", support::target_dir().join("cache"))
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut printed = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut printed).await.unwrap();
+    assert!(child.wait().await.unwrap().success());
+    let out: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(out["tools"], json!(["execute_code", "search_tools"]));
+    assert_eq!(out["ok"], json!([false, 17, ["hi"], 1]));
+    assert_eq!(out["bad"][0], json!(true));
+    assert_eq!(out["bad"][1], json!("unknown_tool"));
+    assert!(out["bad"][2].as_str().unwrap().contains("did you mean `get_issue`?"), "{out}");
+    assert_eq!(out["slow"], json!([true, "timeout"]));
+    assert_eq!(out["found"], json!({"name": "close_issue", "server": "demo"}));
+    assert_eq!(out["text"], json!(true));
+    assert!(out["wrong"].as_str().unwrap().contains("everything"), "{out}");
+    Ok(())
+}
