@@ -50,3 +50,8 @@ pub use rmcp::model;
 pub use script::{Diagnostic, Execution, Isolation, Limits, Usage};
 pub use session::Session;
 pub use tool::{CallRecord, Detail, Failure, FailureKind, Tool, ToolAnswer};
+
+/// Compiles the example in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

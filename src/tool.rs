@@ -138,7 +138,7 @@ fn with_content(structured: &str, blocks: &[&RawValue]) -> String {
 
 /// Why a call of a tool failed. A script catches it as `#{kind, server, tool, message}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
-#[error("{message}")]
+#[error("`{server}.{tool}` failed: {message}")]
 #[non_exhaustive]
 pub struct Failure {
     /// What kind of failure.
@@ -147,7 +147,7 @@ pub struct Failure {
     pub server: String,
     /// The tool, by the name it was called with.
     pub tool: String,
-    /// One or two sentences that name the server and the tool.
+    /// Why.
     pub message: String,
 }
 

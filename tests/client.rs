@@ -352,12 +352,8 @@ async fn answers() -> Result<(), Ignored> {
     for (call, kind, message) in [
         ("error", "tool", "disk full"),
         ("error_without_text", "tool", "the tool failed and did not say why"),
-        (
-            "protocol_error",
-            "protocol",
-            "the server `fake` did not answer the call of `protocol-error`: no such thing (JSON-RPC error -32602)",
-        ),
-        ("not_an_answer", "answer", "the answer of `fake.not-an-answer` can't be used: "),
+        ("protocol_error", "protocol", "no such thing (JSON-RPC error -32602)"),
+        ("not_an_answer", "answer", "the answer can't be used: "),
     ] {
         let out = value(run(&client, &format!("try {{ fake.{call}() }} catch (e) {{ return e }}")).await);
         assert_eq!((&out["kind"], &out["server"]), (&json!(kind), &json!("fake")), "{out}");

@@ -54,25 +54,25 @@ async fn each_limit() -> Result<(), Ignored> {
             |l| l.source_bytes = 10,
             "1 + 2 + 3 + 4",
             "limit",
-            "the source has 13 bytes, over the limit of 10 (`source_bytes`)",
+            "the source is too large: 13 bytes, over the limit of 10 (`source_bytes`)",
         ),
         (
             |l| l.argument_bytes = 20,
             "fake.echo(#{text: \"0123456789\"})",
             "limit",
-            "the arguments of `fake.echo` has 21 bytes, over the limit of 20 (`argument_bytes`)",
+            "the arguments of `fake.echo` are too large: 21 bytes, over the limit of 20 (`argument_bytes`)",
         ),
         (
             |l| l.answer_bytes = 10,
             "fake.text()",
             "limit",
-            "the answer of `fake.text` has 13 bytes, over the limit of 10 (`answer_bytes`)",
+            "the answer of `fake.text` is too large: 13 bytes, over the limit of 10 (`answer_bytes`)",
         ),
         (
             |l| l.result_bytes = 10,
             "\"0123456789\"",
             "limit",
-            "the result has 12 bytes, over the limit of 10 (`result_bytes`)",
+            "the result is too large: 12 bytes, over the limit of 10 (`result_bytes`)",
         ),
     ];
     for isolation in [Isolation::Sandbox, Isolation::InProcess] {

@@ -11,8 +11,8 @@ use crate::tool::{CallRecord, Detail};
 /// How the host ends a script.
 #[derive(Debug, Clone)]
 pub(super) enum Ending {
-    /// A limit was hit; the message names it.
-    Limit(String),
+    /// A limit was hit; the message names it. With the call that hit it, if one did.
+    Limit(String, Option<Position>),
     /// The wall clock ran out.
     Timeout(Duration),
     /// Something that no script should be able to cause.
@@ -53,8 +53,8 @@ impl Accounts {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stop(&self, message: String) -> Refusal {
-        self.ledger().ending.get_or_insert(Ending::Limit(message));
+    fn stop(&self, message: String, position: Option<Position>) -> Refusal {
+        self.ledger().ending.get_or_insert(Ending::Limit(message, position));
         Refusal::Stop
     }
 
@@ -66,8 +66,10 @@ impl Accounts {
     pub(super) async fn call_tool(&self, call: Call, position: Option<Position>) -> Result<String, Refusal> {
         let limits = &self.limits;
         if call.arguments.len() > limits.argument_bytes {
-            let what = format!("the arguments of `{}.{}`", call.server, call.tool);
-            return Err(self.stop(limit(&what, "argument_bytes", call.arguments.len(), limits.argument_bytes)));
+            let what = format!("the arguments of `{}.{}` are", call.server, call.tool);
+            return Err(
+                self.stop(limit(&what, "argument_bytes", call.arguments.len(), limits.argument_bytes), position)
+            );
         }
         let mut record = CallRecord {
             server: call.server.clone(),
@@ -84,10 +86,11 @@ impl Accounts {
             let mut ledger = self.ledger();
             if ledger.calls.len() >= limits.tool_calls {
                 drop(ledger);
-                return Err(self.stop(format!(
+                let message = format!(
                     "the script made more calls of tools than the limit of {} (`tool_calls`)",
                     limits.tool_calls
-                )));
+                );
+                return Err(self.stop(message, position));
             }
             ledger.unfinished = Some(record.clone());
             ledger.started = Some(started);
@@ -99,7 +102,7 @@ impl Accounts {
             Ok(text) if text.len() > limits.answer_bytes => {
                 record.outcome = "answer";
                 record.answer_bytes = text.len();
-                let what = format!("the answer of `{}.{}`", record.server, record.tool);
+                let what = format!("the answer of `{}.{}` is", record.server, record.tool);
                 Err(limit(&what, "answer_bytes", text.len(), limits.answer_bytes))
             }
             Ok(text) => {
@@ -117,7 +120,7 @@ impl Accounts {
             ledger.unfinished = None;
             ledger.calls.push(record);
         }
-        result.unwrap_or_else(|message| Err(self.stop(message)))
+        result.unwrap_or_else(|message| Err(self.stop(message, position)))
     }
 
     pub(super) async fn search_tools(&self, query: String, detail_level: &str) -> Result<String, String> {

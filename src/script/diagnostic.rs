@@ -34,6 +34,10 @@ pub struct Diagnostic {
     pub thrown: Option<Value>,
 }
 
+/// Kinds of failed calls whose message is only the reason.
+const OF_CALLS: [FailureKind; 5] =
+    [FailureKind::Tool, FailureKind::Protocol, FailureKind::Connection, FailureKind::Answer, FailureKind::Timeout];
+
 /// Longest part of a source line that a diagnostic carries.
 const SOURCE_LINE: usize = 400;
 
@@ -53,8 +57,8 @@ impl Diagnostic {
     pub(super) fn from_fault(fault: Fault, source: &str) -> Self {
         let thrown: Option<Value> = fault.thrown.and_then(|text| serde_json::from_str(&text).ok());
         let message = match &thrown {
-            // The tool's own words do not say whose they are.
-            Some(thrown) if fault.kind == FailureKind::Tool.as_str() => {
+            // The reason alone does not say whose it is.
+            Some(thrown) if OF_CALLS.iter().any(|kind| kind.as_str() == fault.kind) => {
                 let text = |key: &str| thrown.get(key).and_then(Value::as_str).unwrap_or_default();
                 format!("`{}.{}` failed: {}", text("server"), text("tool"), fault.message)
             }
@@ -65,9 +69,12 @@ impl Diagnostic {
     }
 
     pub(super) fn from_ending(ending: Ending, waiting: Option<&CallRecord>, source: &str) -> Self {
-        let place = waiting.and_then(|call| call.line.zip(call.column));
+        let place = match &ending {
+            Ending::Limit(_, position) => position.map(|place| (place.line, place.column)),
+            _ => waiting.and_then(|call| call.line.zip(call.column)),
+        };
         match ending {
-            Ending::Limit(message) => Self::limit(message),
+            Ending::Limit(message, _) => Self::limit(message),
             Ending::Internal(message) => Self::internal(message),
             Ending::Timeout(limit) => {
                 let busy = waiting

@@ -115,16 +115,18 @@ fn ending(error: &wasmtime::Error, run: &Run, accounts: &Accounts, memory: &Memo
         return ending;
     }
     if memory.exceeded {
-        return Ending::Limit(format!(
-            "the script needs more memory than the limit of {} bytes (`memory_bytes`)",
-            run.limits.memory_bytes
-        ));
+        let max = run.limits.memory_bytes;
+        return Ending::Limit(
+            format!("the script needs more memory than the limit of {max} bytes (`memory_bytes`)"),
+            None,
+        );
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => Ending::Timeout(run.limits.wall_time),
         // Besides its own stack, compiled Rust keeps one at the low end of the memory, and traps when it runs out at address 0.
         Some(Trap::StackOverflow | Trap::MemoryOutOfBounds) => Ending::Limit(
             "the script's data or calls are nested too deeply for the stack: build flat lists, and loop rather than recurse".into(),
+            None,
         ),
         _ => Ending::Internal(format!("the engine broke off: {error:#}")),
     }

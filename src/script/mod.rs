@@ -171,8 +171,8 @@ type Outcome = Result<String, rhaiway_engine::Fault>;
 pub(crate) async fn run(run: Run) -> Result<Execution, Error> {
     let accounts = Arc::new(Accounts::new(&run));
     if run.source.len() > run.limits.source_bytes {
-        let message = limit("the source", "source_bytes", run.source.len(), run.limits.source_bytes);
-        return Ok(finish(&run, &accounts, Instant::now(), None, Err(Ending::Limit(message))));
+        let message = limit("the source is", "source_bytes", run.source.len(), run.limits.source_bytes);
+        return Ok(finish(&run, &accounts, Instant::now(), None, Err(Ending::Limit(message, None))));
     }
     let (started, peak, ended) = match run.isolation {
         Isolation::Sandbox => {
@@ -202,7 +202,7 @@ fn finish(
     let ledger = accounts.close();
     let value = match ended {
         Ok(Ok(text)) if text.len() > run.limits.result_bytes => {
-            Err(Diagnostic::limit(limit("the result", "result_bytes", text.len(), run.limits.result_bytes)))
+            Err(Diagnostic::limit(limit("the result is", "result_bytes", text.len(), run.limits.result_bytes)))
         }
         Ok(Ok(text)) => serde_json::from_str(&text)
             .map_err(|error| Diagnostic::internal(format!("the result is not JSON: {error}"))),
@@ -221,7 +221,6 @@ fn finish(
     Execution { result, logs: ledger.logs, error, execution_time, calls: ledger.calls, usage }
 }
 
-/// `the result has 2,000 bytes, and the limit (result_bytes) is 1,000`.
 fn limit(what: &str, name: &str, size: usize, max: usize) -> String {
-    format!("{what} has {size} bytes, over the limit of {max} (`{name}`)")
+    format!("{what} too large: {size} bytes, over the limit of {max} (`{name}`)")
 }

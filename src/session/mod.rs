@@ -249,12 +249,9 @@ impl Session {
         let failed = |kind, message| Failure { kind, server: self.inner.name.clone(), tool: name.into(), message };
         let text = answer.map_err(|error| {
             let (kind, reason) = self.explain(&error);
-            let server = &self.inner.name;
-            failed(kind, format!("the server `{server}` did not answer the call of `{name}`: {reason}"))
+            failed(kind, reason)
         })?;
-        let unusable = |reason: String| {
-            failed(FailureKind::Answer, format!("the answer of `{}.{name}` can't be used: {reason}", self.inner.name))
-        };
+        let unusable = |reason: String| failed(FailureKind::Answer, format!("the answer can't be used: {reason}"));
         let answer: ToolAnswer = serde_json::from_str(&text).map_err(|error| unusable(error.to_string()))?;
         match answer.result_type.as_deref() {
             None | Some("complete") => Ok(answer),

@@ -1,6 +1,6 @@
 //! What ends a script: Rhai's errors turned into a [`Fault`] with a position, and nothing mangled in its message.
 
-use rhai::{Dynamic, EvalAltResult, Map, ParseError, Position as RhaiPosition};
+use rhai::{Dynamic, EvalAltResult, ImmutableString, Map, ParseError, Position as RhaiPosition};
 
 use crate::{Position, json, namespace};
 
@@ -34,6 +34,13 @@ impl Fault {
             EvalAltResult::ErrorRuntime(value, _) => Self::from_thrown(&value),
             EvalAltResult::ErrorTerminated(..) => Self::new("stopped", "the script was stopped"),
             EvalAltResult::ErrorVariableNotFound(name, _) => Self::new("runtime", unknown_name(&name)),
+            EvalAltResult::ErrorModuleNotFound(name, _) => Self::new(
+                "runtime",
+                near_server(&name).map_or_else(
+                    || format!("there is no module `{name}`: a script can't import any"),
+                    |near| format!("there is no server `{name}`: did you mean `{near}`?"),
+                ),
+            ),
             EvalAltResult::ErrorStackOverflow(_) => Self::new(
                 "limit",
                 format!(
@@ -83,16 +90,17 @@ pub(crate) fn position(position: RhaiPosition) -> Option<Position> {
 }
 
 fn unknown_name(name: &str) -> String {
-    let servers = namespace::servers();
-    let near = servers
-        .iter()
-        .map(|server| (strsim::damerau_levenshtein(name, server), server))
-        .filter(|(distance, server)| *distance <= server.chars().count().max(3) / 3 + 1)
-        .min();
-    match near {
-        Some((_, server)) => format!("there is no variable or server `{name}`: did you mean `{server}`?"),
+    match near_server(name) {
+        Some(near) => format!("there is no variable or server `{name}`: did you mean `{near}`?"),
         None => format!("there is no variable or server `{name}`"),
     }
+}
+
+fn near_server(name: &str) -> Option<ImmutableString> {
+    let servers = namespace::servers();
+    let distances = servers.iter().map(|server| (strsim::damerau_levenshtein(name, server), server));
+    let near = distances.filter(|(distance, server)| *distance <= server.chars().count().max(3) / 3 + 1).min();
+    near.map(|(_, server)| server.clone())
 }
 
 /// An error of one of our own functions, which a script catches as `#{kind, message}`.

@@ -7,19 +7,26 @@ use rhai::{Dynamic, Map};
 use serde::ser::{Error as _, SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 
-/// How deep a value may nest on its way out. Reading has the same bound, from `serde_json`.
-const DEPTH: usize = 127;
+/// How deep a value may nest on its way out. Many servers read at most 128 levels, those of the message around it included, and some
+/// answer nothing to what they can't read.
+const DEPTH: usize = 100;
 
 pub(crate) fn from_text(text: &str) -> Result<Dynamic, String> {
     serde_json::from_str(&quote_big_integers(text)).map_err(|error| format!("not JSON: {error}"))
 }
 
+/// The text of a script's value. What JSON has no form for becomes a label, so that one stray closure does not lose a result.
 pub(crate) fn to_text(value: &Dynamic) -> Result<String, String> {
-    serde_json::to_string(&Json { value, depth: 0 }).map_err(|error| error.to_string())
+    serde_json::to_string(&Json { value, depth: 0, strict: false }).map_err(|error| error.to_string())
+}
+
+/// The text of a tool's arguments. What JSON has no form for is an error.
+pub(crate) fn to_strict_text(value: &Dynamic) -> Result<String, String> {
+    serde_json::to_string(&Json { value, depth: 0, strict: true }).map_err(|error| error.to_string())
 }
 
 pub(crate) fn map_to_text(map: &Map) -> Result<String, String> {
-    serde_json::to_string(&JsonMap { map, depth: 0 }).map_err(|error| error.to_string())
+    serde_json::to_string(&JsonMap { map, depth: 0, strict: true }).map_err(|error| error.to_string())
 }
 
 /// Puts quotes around integers that fit no `i64`; Rhai would make them floats and lose digits.
@@ -63,27 +70,37 @@ fn quote_big_integers(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A value on its way out. What JSON has no form for becomes text, so that one stray closure does not lose a result.
+/// Functions have names that differ from run to run, so that they are not shown.
+fn label(value: &Dynamic) -> String {
+    if value.is_fnptr() {
+        return "<function>".into();
+    }
+    let name = value.type_name().split('<').next().unwrap_or_default();
+    format!("<{}>", name.rsplit("::").next().unwrap_or_default())
+}
+
+/// A value on its way out.
 struct Json<'a> {
     value: &'a Dynamic,
     depth: usize,
+    strict: bool,
 }
 
 impl Serialize for Json<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { value, depth } = *self;
+        let Self { value, depth, strict } = *self;
         if depth > DEPTH {
             return Err(S::Error::custom(format!("it nests more than {DEPTH} levels deep")));
         }
         if let Ok(array) = value.as_array_ref() {
             let mut out = serializer.serialize_seq(Some(array.len()))?;
             for value in array.iter() {
-                out.serialize_element(&Json { value, depth: depth + 1 })?;
+                out.serialize_element(&Json { value, depth: depth + 1, strict })?;
             }
             return out.end();
         }
         if let Ok(map) = value.as_map_ref() {
-            return JsonMap { map: &map, depth }.serialize(serializer);
+            return JsonMap { map: &map, depth, strict }.serialize(serializer);
         }
         if value.is_unit() {
             serializer.serialize_unit()
@@ -97,10 +114,15 @@ impl Serialize for Json<'_> {
             serializer.serialize_str(&text)
         } else if let Ok(blob) = value.as_blob_ref() {
             serializer.serialize_bytes(&blob)
-        } else if let Some(label) = namespace::server_label(value) {
-            serializer.serialize_str(&label)
-        } else {
+        } else if value.is_char() {
             serializer.collect_str(value)
+        } else {
+            let label = namespace::server_label(value).unwrap_or_else(|| label(value));
+            if strict {
+                Err(S::Error::custom(format!("{label} has no form in JSON")))
+            } else {
+                serializer.serialize_str(&label)
+            }
         }
     }
 }
@@ -108,13 +130,14 @@ impl Serialize for Json<'_> {
 struct JsonMap<'a> {
     map: &'a Map,
     depth: usize,
+    strict: bool,
 }
 
 impl Serialize for JsonMap<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut out = serializer.serialize_map(Some(self.map.len()))?;
         for (key, value) in self.map {
-            out.serialize_entry(key.as_str(), &Json { value, depth: self.depth + 1 })?;
+            out.serialize_entry(key.as_str(), &Json { value, depth: self.depth + 1, strict: self.strict })?;
         }
         out.end()
     }

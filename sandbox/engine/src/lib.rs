@@ -14,7 +14,7 @@ use std::cell::OnceCell;
 use std::rc::Rc;
 
 use rhai::packages::{Package, StandardPackage};
-use rhai::{Dynamic, Engine, Map, Scope};
+use rhai::{Dynamic, Engine, Map, OptimizationLevel, Scope};
 
 pub use error::Fault;
 
@@ -118,6 +118,8 @@ fn build() -> Engine {
     StandardPackage::new().register_into_engine(&mut engine);
     engine
         .disable_symbol("eval")
+        // Rhai's optimiser drops statements that only read, and with them the error that a name is unknown.
+        .set_optimization_level(OptimizationLevel::None)
         .set_max_expr_depths(EXPRESSION_DEPTH.0, EXPRESSION_DEPTH.1)
         .set_max_call_levels(CALL_DEPTH);
     engine.on_print(|line| namespace::with_host(|host| host.log(line)));

@@ -5,7 +5,6 @@
 //! `on_missing_function` knows where the call stands. The mark that joins the two cannot be part of a source.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use rhai::{
@@ -34,7 +33,7 @@ pub(crate) fn server_label(value: &Dynamic) -> Option<String> {
 struct Run {
     host: Rc<dyn Host>,
     lines: Vec<Box<str>>,
-    servers: Rc<BTreeSet<ImmutableString>>,
+    servers: Rc<Vec<ImmutableString>>,
     /// The last three tokens, oldest first.
     before: [Token; 3],
 }
@@ -68,7 +67,7 @@ pub(crate) fn with_host<T: Default>(f: impl FnOnce(&dyn Host) -> T) -> T {
     host.map_or_else(T::default, |host| f(&*host))
 }
 
-pub(crate) fn servers() -> Rc<BTreeSet<ImmutableString>> {
+pub(crate) fn servers() -> Rc<Vec<ImmutableString>> {
     RUN.with_borrow(|run| run.as_ref().map(|run| Rc::clone(&run.servers)).unwrap_or_default())
 }
 
@@ -98,7 +97,7 @@ pub(crate) fn register(engine: &mut Engine) {
             let servers = servers();
             let value = match name {
                 "__tool_namespaces" => servers.iter().cloned().map(Dynamic::from).collect::<rhai::Array>().into(),
-                name => match servers.get(name) {
+                name => match servers.iter().find(|server| *server == name) {
                     Some(name) => Dynamic::from(Server(name.clone())),
                     None => return Ok(None),
                 },
@@ -140,7 +139,8 @@ impl Run {
     }
 
     fn mapped(&self, token: &Token, position: RhaiPosition) -> Option<Token> {
-        if let Some(name) = malformed_identifier(token).filter(|name| self.servers.contains(*name)) {
+        if let Some(name) = malformed_identifier(token).filter(|name| self.servers.iter().any(|server| server == name))
+        {
             return Some(identifier(name)); // such as `_3d`, which Rhai does not take as an identifier
         }
         let [first, second, third] = &self.before;
@@ -160,7 +160,7 @@ impl Run {
     fn is_server(&self, before: &Token, token: &Token) -> bool {
         !is_dot(before)
             && *before != Token::DoubleColon
-            && matches!(token, Token::Identifier(name) if self.servers.contains(name.as_str()))
+            && matches!(token, Token::Identifier(name) if self.servers.iter().any(|server| server == name.as_str()))
     }
 
     /// Whether the next thing after the word is an opening parenthesis, on this line or a later one.
@@ -249,28 +249,27 @@ fn call(
     let text = match arguments {
         [] => "{}".into(),
         [value] if value.is_unit() => "{}".into(),
-        [value] if value.is_map() => match json::to_text(value) {
+        [value] if value.is_map() => match json::to_strict_text(value) {
             Ok(text) => text,
             Err(message) => return fail(format!("the arguments of `{server}.{tool}` can't be sent: {message}")),
         },
         given => {
-            let given = given
-                .iter()
-                .map(|value| value.type_name().rsplit("::").next().unwrap_or_default())
-                .collect::<Vec<_>>()
-                .join(", ");
-            return fail(format!(
-                "a tool takes one object map, as in `{server}.{tool}(#{{name: value}})`; it was given ({given})"
-            ));
+            let types = given.iter().map(|value| value.type_name().rsplit("::").next().unwrap_or_default());
+            let given = types.collect::<Vec<_>>().join(", ");
+            let form = match &named {
+                None if word == "call_tool" => format!("{server}.call_tool(\"name\", #{{name: value}})"),
+                None => format!("{server}.{tool}(#{{name: value}})"),
+                Some(_) => format!("{server}.call_tool(\"{tool}\", #{{name: value}})"),
+            };
+            return fail(format!("a tool takes one object map, as in `{form}`; it was given ({given})"));
         }
     };
     let call =
         ToolCall { server, tool, by_name: named.is_some(), arguments: &text, position: error::position(position) };
     let answer = with_host(|host| Some(host.call_tool(call)));
     match answer {
-        Some(Ok(text)) => json::from_text(&text).map_err(|message| {
-            failure("answer", server, tool, format!("the answer of `{server}.{tool}` can't be read: {message}"))
-        }),
+        Some(Ok(text)) => json::from_text(&text)
+            .map_err(|message| failure("answer", server, tool, format!("the answer can't be read: {message}"))),
         Some(Err(Refusal::Failed(text))) => {
             Err(EvalAltResult::ErrorRuntime(json::from_text(&text).unwrap_or_else(|_| text.into()), RhaiPosition::NONE)
                 .into())

@@ -147,7 +147,7 @@ fn failures_can_be_caught() {
     check("try { github.stop() } catch (e) { 1 }", "stopped at 1:14: the script was stopped");
     check(
         "github.junk()",
-        "answer at 1:8: the answer of `github.junk` can't be read: not JSON: EOF while parsing an object at line 1 column 1",
+        "answer at 1:8: the answer can't be read: not JSON: EOF while parsing an object at line 1 column 1",
     );
     check(
         "github.dup(1, \"a\")",
@@ -170,7 +170,7 @@ fn mistakes_have_a_place_and_a_suggestion() {
     );
     check("let x = ;", "syntax at 1:9: Unexpected ';'");
     check("eval(\"1\")", "syntax at 1:1: reserved keyword 'eval' is disabled");
-    check("import \"x\" as y;", "runtime at 1:8: Module not found: x");
+    check("import \"x\" as y;", "runtime at 1:8: there is no module `x`: a script can't import any");
     check("sleep(1e300)", "runtime at 1:1: `sleep` is not available yet");
     check(
         "fn f(x) { f(x + 1) } f(0)",
@@ -190,9 +190,18 @@ fn values_keep_their_digits() {
     );
     check(
         "let a = []; for i in 0..200 { a = [a]; } a",
-        "runtime at nowhere: the result can't be returned: it nests more than 127 levels deep",
+        "runtime at nowhere: the result can't be returned: it nests more than 100 levels deep",
     );
     check("[|x| x, github, 0.0 / 0.0, 1..3].map(|x| type_of(x))[1]", r#""server""#);
+    check("[|x| x, 1..3]", r#"["<function>","<Range>"]"#);
+    check(
+        "github.dup(#{f: |x| x})",
+        "arguments at 1:8: the arguments of `github.dup` can't be sent: <function> has no form in JSON",
+    );
+    check(
+        "github.call_tool(5)",
+        "arguments at 1:8: a tool takes one object map, as in `github.call_tool(\"name\", #{name: value})`; it was given (i64)",
+    );
     check("[github, 0.0 / 0.0]", r#"["<server github>",null]"#);
     check("parse_json(\"[1, 99999999999999999999]\")", r#"[1,"99999999999999999999"]"#);
     check("", "null");
@@ -202,7 +211,7 @@ fn values_keep_their_digits() {
 
 #[test]
 fn the_rest_of_the_door() {
-    check("__tool_namespaces", r#"["_3d","files","github","jira"]"#);
+    check("__tool_namespaces", r#"["github","jira","_3d","files"]"#);
     check("fn f() { __tool_namespaces.len() } f()", "4");
     check("search_tools(\"issue\").results[0].name", r#""issue/full""#);
     check(
