@@ -13,10 +13,12 @@ target=wasm32-unknown-unknown
 work=$PWD/target/guest
 dist=sandbox/dist
 
-# One line a file but for tests, then the versions of the crates that the guest is built from.
+# One line a file but for tests, then the profile, then the versions of the crates that the guest is built from and made with.
 digest() {
   find sandbox/engine sandbox/wit sandbox/assemble sandbox/build.sh -type f ! -name tests.rs -print0 | sort -z | xargs -0 sha256sum
-  cargo tree --quiet --locked --package rhaiway-engine --target $target --edges normal,build --prefix none --format '{p} {f}' |
+  sed -n '/^\[profile\.\(release\|guest\)\]/,/^$/p' Cargo.toml
+  tree=(cargo tree --quiet --locked --edges normal,build --prefix none --format '{p} {f}')
+  { "${tree[@]}" --package rhaiway-engine --target $target && "${tree[@]}" --package rhaiway-assemble; } |
     sed 's/ (\/[^)]*)//; s/ (\*)//' | sort -u
 }
 

@@ -44,7 +44,7 @@ pub struct Client {
 }
 
 struct Inner {
-    config: RwLock<Config>,
+    configured: RwLock<Configured>,
     allowed: Option<Vec<String>>,
     code_mode: bool,
     settings: SessionSettings,
@@ -53,6 +53,20 @@ struct Inner {
     cache_dir: Option<PathBuf>,
     on_compile: Option<Arc<dyn Fn() + Send + Sync>>,
     connections: Mutex<HashMap<String, Arc<Connection>>>,
+    /// Apart from the servers' own, which may have any name.
+    code_mode_session: Arc<Connection>,
+}
+
+/// The configuration, and what follows from it for every script.
+struct Configured {
+    config: Config,
+    namespaces: Arc<[Namespace]>,
+}
+
+fn allowed_namespaces(config: &Config, allowed: Option<&[String]>) -> Arc<[Namespace]> {
+    let mut names = config.server_names();
+    names.retain(|name| allowed.is_none_or(|allowed| allowed.contains(name)));
+    namespaces(&names).into()
 }
 
 /// One server's place: held while it is being connected, so that all who want it wait for the same attempt.
@@ -64,6 +78,18 @@ enum State {
     Closed,
     Open(Session),
     Failed(Error, Instant),
+}
+
+/// Ends what is open; `false` where nothing is. Whoever waits for the place afterwards connects anew.
+async fn close(connection: &Connection) -> bool {
+    let mut state = connection.lock().await;
+    match std::mem::take(&mut *state) {
+        State::Open(session) => {
+            session.close().await;
+            true
+        }
+        State::Closed | State::Failed(..) => false,
+    }
 }
 
 /// Sets up a [`Client`]. Made by [`Client::builder`].
@@ -152,10 +178,21 @@ impl ClientBuilder {
         if let Some(name) = allowed.iter().flatten().find(|name| !known.contains(name)) {
             return Err(Error::UnknownServer { name: name.clone(), known });
         }
-        let connections = Mutex::default();
-        let config = RwLock::new(config);
-        let inner =
-            Inner { config, allowed, code_mode, settings, limits, isolation, cache_dir, on_compile, connections };
+        let (connections, code_mode_session) = Default::default();
+        let namespaces = allowed_namespaces(&config, allowed.as_deref());
+        let configured = RwLock::new(Configured { config, namespaces });
+        let inner = Inner {
+            configured,
+            allowed,
+            code_mode,
+            settings,
+            limits,
+            isolation,
+            cache_dir,
+            on_compile,
+            connections,
+            code_mode_session,
+        };
         Ok(Client { inner: Arc::new(inner) })
     }
 }
@@ -232,8 +269,15 @@ impl Client {
     /// # Errors
     /// [`Error::Config`] with the JSON path of the fault; nothing is changed then.
     pub fn add_server(&self, name: &str, entry: Value) -> Result<(), Error> {
-        let mut config = self.inner.config.write().unwrap_or_else(PoisonError::into_inner);
-        config.add_server(name, entry)
+        self.inner.configure(|config| config.add_server(name, entry))?;
+        // What failed with the old entry may work with the new one.
+        let connection = self.inner.connections().get(name).cloned();
+        if let Some(mut state) = connection.as_ref().and_then(|connection| connection.try_lock().ok())
+            && matches!(*state, State::Failed(..))
+        {
+            *state = State::Closed;
+        }
+        Ok(())
     }
 
     /// Removes a server from the configuration and closes its session.
@@ -241,8 +285,9 @@ impl Client {
     /// # Errors
     /// [`Error::UnknownServer`].
     pub async fn remove_server(&self, name: &str) -> Result<(), Error> {
-        self.inner.config.write().unwrap_or_else(PoisonError::into_inner).remove_server(name)?;
+        self.inner.configure(|config| config.remove_server(name))?;
         self.close_session(name).await;
+        self.inner.connections().remove(name);
         Ok(())
     }
 
@@ -250,13 +295,13 @@ impl Client {
     #[must_use]
     #[doc(alias = "get_server_names")]
     pub fn server_names(&self) -> Vec<String> {
-        self.inner.config().server_names()
+        self.inner.configured().config.server_names()
     }
 
     /// The configuration as it is now.
     #[must_use]
     pub fn config(&self) -> Config {
-        self.inner.config().clone()
+        self.inner.configured().config.clone()
     }
 
     /// Writes the configuration as indented JSON, variables unexpanded and unknown keys kept.
@@ -264,7 +309,9 @@ impl Client {
     /// # Errors
     /// [`Error::File`].
     pub fn save_config(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        self.inner.config().save(path)
+        // Not under the lock, which scripts need too.
+        let config = self.config();
+        config.save(path)
     }
 
     /// Connects one server, unless it is connected already.
@@ -286,7 +333,7 @@ impl Client {
     /// Connects all allowed servers, at the same time. In code mode, the one session is the code-mode session, and the servers are
     /// connected by the first script or search that needs them.
     pub async fn create_all_sessions(&self) -> Sessions {
-        let names = if self.inner.code_mode { vec![CODE_MODE_SESSION.to_string()] } else { self.inner.allowed_names() };
+        let names = self.inner.visible_names();
         let connected = join_all(names.iter().map(|name| self.create_session(name))).await;
         let mut sessions = Sessions::default();
         for (name, session) in names.into_iter().zip(connected) {
@@ -310,13 +357,7 @@ impl Client {
     /// All open sessions by server; in code mode only the code-mode session.
     #[doc(alias = "get_all_active_sessions")]
     pub async fn active_sessions(&self) -> BTreeMap<String, Session> {
-        let names: Vec<String> = self
-            .inner
-            .connections()
-            .keys()
-            .filter(|name| !self.inner.code_mode || *name == CODE_MODE_SESSION)
-            .cloned()
-            .collect();
+        let names = self.inner.visible_names();
         let open = join_all(names.iter().map(|name| self.inner.open_session(name))).await;
         names.into_iter().zip(open).filter_map(|(name, session)| Some((name, session?))).collect()
     }
@@ -330,27 +371,19 @@ impl Client {
 
     /// Closes the session of a server and ends its process. Where none is open, nothing happens but a logged warning.
     pub async fn close_session(&self, name: &str) {
-        let connection = self.inner.connections().remove(name);
-        let state = match connection {
-            Some(connection) => std::mem::take(&mut *connection.lock().await),
-            None => State::Closed,
+        let closed = match self.inner.place(name) {
+            Some(connection) => close(&connection).await,
+            None => false,
         };
-        match state {
-            State::Open(session) => session.close().await,
-            State::Closed | State::Failed(..) => tracing::warn!(server = name, "there is no open session to close"),
+        if !closed {
+            tracing::warn!(server = name, "there is no open session to close");
         }
     }
 
     /// Closes all sessions at the same time.
     pub async fn close_all_sessions(&self) {
-        let connections: Vec<Arc<Connection>> =
-            self.inner.connections().drain().map(|(_, connection)| connection).collect();
-        let close = connections.iter().map(|connection| async move {
-            if let State::Open(session) = std::mem::take(&mut *connection.lock().await) {
-                session.close().await;
-            }
-        });
-        join_all(close).await;
+        let connections: Vec<Arc<Connection>> = self.inner.connections().values().cloned().collect();
+        join_all(connections.iter().chain([&self.inner.code_mode_session]).map(|connection| close(connection))).await;
     }
 
     /// Runs a Rhai script in which each allowed server is an object: `server.tool(#{…})`.
@@ -373,7 +406,7 @@ impl Client {
     /// Serves code mode as an MCP server on this process's standard input and output, until the other side closes them.
     ///
     /// # Errors
-    /// [`Error::CodeModeOff`], or [`Error::Request`] if the other side does not speak MCP.
+    /// [`Error::CodeModeOff`], or [`Error::Serve`] if the other side does not speak MCP.
     pub async fn serve_stdio(&self) -> Result<(), Error> {
         self.code_mode_server()?.serve_stdio().await
     }
@@ -387,9 +420,10 @@ impl Client {
     }
 
     async fn code_mode_session(&self) -> Result<Session, Error> {
-        let connection = self.inner.connection(CODE_MODE_SESSION);
-        let mut state = connection.lock().await;
-        if let State::Open(session) = &*state {
+        let mut state = self.inner.code_mode_session.lock().await;
+        if let State::Open(session) = &*state
+            && session.is_connected()
+        {
             return Ok(session.clone());
         }
         let session = Session::in_process(CODE_MODE_SESSION, self.code_mode_server()?).await?;
@@ -399,8 +433,20 @@ impl Client {
 }
 
 impl Inner {
-    fn config(&self) -> std::sync::RwLockReadGuard<'_, Config> {
-        self.config.read().unwrap_or_else(PoisonError::into_inner)
+    fn configured(&self) -> std::sync::RwLockReadGuard<'_, Configured> {
+        self.configured.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn configure(&self, change: impl FnOnce(&mut Config) -> Result<(), Error>) -> Result<(), Error> {
+        let mut configured = self.configured.write().unwrap_or_else(PoisonError::into_inner);
+        change(&mut configured.config)?;
+        configured.namespaces = allowed_namespaces(&configured.config, self.allowed.as_deref());
+        Ok(())
+    }
+
+    /// The allowed servers.
+    fn namespaces(&self) -> Arc<[Namespace]> {
+        Arc::clone(&self.configured().namespaces)
     }
 
     fn connections(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Connection>>> {
@@ -412,12 +458,24 @@ impl Inner {
     }
 
     fn allowed_names(&self) -> Vec<String> {
-        let names = self.config().server_names();
-        names.into_iter().filter(|name| self.allowed.as_ref().is_none_or(|allowed| allowed.contains(name))).collect()
+        self.namespaces().iter().map(|space| space.name.clone()).collect()
+    }
+
+    /// The sessions that are shown to the outside.
+    fn visible_names(&self) -> Vec<String> {
+        if self.code_mode { vec![CODE_MODE_SESSION.to_string()] } else { self.allowed_names() }
+    }
+
+    /// Where a session is, or would be.
+    fn place(&self, name: &str) -> Option<Arc<Connection>> {
+        if self.code_mode && name == CODE_MODE_SESSION {
+            return Some(Arc::clone(&self.code_mode_session));
+        }
+        self.connections().get(name).cloned()
     }
 
     async fn open_session(&self, name: &str) -> Option<Session> {
-        let connection = self.connections().get(name).cloned()?;
+        let connection = self.place(name)?;
         match &*connection.lock().await {
             State::Open(session) if session.is_connected() => Some(session.clone()),
             _ => None,
@@ -425,7 +483,7 @@ impl Inner {
     }
 
     async fn status(&self, name: &str) -> ServerStatus {
-        if let Err(error) = self.config().server(name) {
+        if let Err(error) = self.configured().config.server(name) {
             return ServerStatus::Failed(error);
         }
         let connection = self.connections().get(name).cloned();
@@ -450,7 +508,7 @@ impl Inner {
         if let State::Open(broken) = std::mem::take(&mut *state) {
             broken.close().await;
         }
-        let server = self.config().server(name)?;
+        let server = self.configured().config.server(name)?;
         match Session::open(name, &server, &self.settings).await {
             Ok(session) => {
                 *state = State::Open(session.clone());
@@ -467,7 +525,7 @@ impl Inner {
         if !self.code_mode {
             return Err(Error::CodeModeOff);
         }
-        let namespaces = namespaces(&self.allowed_names());
+        let namespaces = self.namespaces();
         let named: Vec<&str> = namespaces
             .iter()
             .filter(|space| source.contains(&space.script_name))
@@ -490,11 +548,12 @@ impl Inner {
     }
 
     async fn catalog(&self) -> Catalog {
-        let namespaces = namespaces(&self.allowed_names());
+        let namespaces = self.namespaces();
         let list = |name: String| async move { self.connect(&name, false).await?.tools().await };
         let tools = join_all(namespaces.iter().map(|space| list(space.name.clone()))).await;
         let servers = namespaces
-            .into_iter()
+            .iter()
+            .cloned()
             .zip(tools)
             .map(|(space, tools)| (space, tools.map_err(|error| error.to_string())))
             .collect();
@@ -505,13 +564,18 @@ impl Inner {
 /// The host's side of one script.
 struct ScriptDoor {
     client: Arc<Inner>,
-    namespaces: Vec<Namespace>,
+    namespaces: Arc<[Namespace]>,
 }
 
 impl ScriptDoor {
     async fn call(&self, call: &Call, tool_name: &mut Option<String>) -> Result<String, Failure> {
-        let fail =
-            |kind, message: String| Failure { kind, server: call.server.clone(), tool: call.tool.clone(), message };
+        let fail = |kind, message: String| Failure {
+            kind,
+            server: call.server.clone(),
+            tool: call.tool.clone(),
+            message,
+            data: None,
+        };
         let Some(space) = self.namespaces.iter().find(|space| space.script_name == call.server) else {
             let near = suggest(&call.server, self.namespaces.iter().map(|space| space.script_name.as_str()));
             return Err(fail(
@@ -536,7 +600,11 @@ impl ScriptDoor {
             Error::Call(failure) => Failure { server: call.server.clone(), ..failure },
             other => fail(FailureKind::Connection, other.to_string()),
         })?;
-        answer.into_script_value().map_err(|said| Failure { tool: tool.name.clone(), ..fail(FailureKind::Tool, said) })
+        answer.into_script_value().map_err(|fault| Failure {
+            tool: tool.name.clone(),
+            data: fault.data,
+            ..fail(FailureKind::Tool, fault.message)
+        })
     }
 }
 
@@ -566,6 +634,10 @@ impl WeakClient {
 }
 
 impl CodeMode for WeakClient {
+    fn wall_time(&self) -> Duration {
+        self.client().map_or(Duration::ZERO, |client| client.limits.wall_time)
+    }
+
     fn execute(&self, code: String, timeout: Option<Duration>) -> BoxFuture<'_, Result<Execution, Error>> {
         Box::pin(async move { self.client()?.execute(code, ExecuteOptions { timeout, on_log: None }).await })
     }
@@ -575,7 +647,7 @@ impl CodeMode for WeakClient {
     }
 
     fn namespaces(&self) -> Vec<String> {
-        let names = self.client().map(|client| client.allowed_names()).unwrap_or_default();
-        namespaces(&names).into_iter().map(|space| space.script_name).collect()
+        let namespaces = self.client().map(|client| client.namespaces()).unwrap_or_default();
+        namespaces.iter().map(|space| space.script_name.clone()).collect()
     }
 }

@@ -56,23 +56,28 @@ pub enum Transport {
         cwd: Option<PathBuf>,
     },
     /// Streamable HTTP (`url`).
-    Http {
-        /// Endpoint.
-        url: String,
-        /// Headers sent with each request.
-        headers: BTreeMap<String, String>,
-        /// Bearer token.
-        auth: Option<String>,
-        /// Bound on connecting to the host (`timeout`, in seconds).
-        timeout: Option<Duration>,
-        /// Longest silence of a response stream (`sse_read_timeout`, in seconds).
-        read_timeout: Option<Duration>,
-    },
+    Http(HttpConfig),
     /// WebSocket (`ws_url`): recognised, but not supported yet.
     WebSocket {
         /// Endpoint.
         url: String,
     },
+}
+
+/// How a streamable HTTP server is reached.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct HttpConfig {
+    /// Endpoint.
+    pub url: String,
+    /// Headers sent with each request.
+    pub headers: BTreeMap<String, String>,
+    /// Bearer token.
+    pub auth: Option<String>,
+    /// Bound on connecting to the host (`timeout`, in seconds).
+    pub timeout: Option<Duration>,
+    /// Longest silence of a response stream (`sse_read_timeout`, in seconds).
+    pub read_timeout: Option<Duration>,
 }
 
 impl Config {
@@ -86,25 +91,36 @@ impl Config {
     ///
     /// # Errors
     /// [`Error::Config`] if it is not an object, or its `mcpServers` is none. Faults of single entries come later.
+    #[doc(alias = "from_dict")]
     pub fn from_value(value: Value) -> Result<Self, Error> {
-        let Value::Object(mut document) = value else {
+        let Value::Object(document) = value else {
             return Err(fault("(top level)", format!("expected an object with `mcpServers`, found {}", kind(&value))));
         };
-        if !document.contains_key(SERVERS)
-            && let Some(servers) = document.remove(SERVERS_OF_VS_CODE)
-        {
-            document.insert(SERVERS.into(), servers);
+        let config = Self { document };
+        match config.document.get(config.key()) {
+            Some(Value::Object(_)) => Ok(config),
+            Some(other) => {
+                Err(fault(config.key(), format!("expected an object of servers by name, found {}", kind(other))))
+            }
+            None if config.document.is_empty() => Ok(config),
+            None => {
+                let keys: Vec<&str> = config.document.keys().map(String::as_str).collect();
+                Err(fault("(top level)", format!("expected `{SERVERS}`, found only `{}`", keys.join("`, `"))))
+            }
         }
-        match document.get(SERVERS) {
-            None | Some(Value::Object(_)) => Ok(Self { document }),
-            Some(other) => Err(fault(SERVERS, format!("expected an object of servers by name, found {}", kind(other)))),
-        }
+    }
+
+    /// Where the servers are.
+    fn key(&self) -> &'static str {
+        let other = !self.document.contains_key(SERVERS) && self.document.contains_key(SERVERS_OF_VS_CODE);
+        if other { SERVERS_OF_VS_CODE } else { SERVERS }
     }
 
     /// Reads a configuration file.
     ///
     /// # Errors
     /// [`Error::File`] if it can't be read, [`Error::Config`] with line and column if it is not JSON.
+    #[doc(alias = "from_config_file")]
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(|source| Error::File {
@@ -122,6 +138,7 @@ impl Config {
     ///
     /// # Errors
     /// [`Error::File`].
+    #[doc(alias = "save_config")]
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
         let write = || -> std::io::Result<()> {
@@ -165,7 +182,7 @@ impl Config {
     /// [`Error::Config`] if the entry is malformed; nothing is changed then.
     pub fn add_server(&mut self, name: &str, entry: Value) -> Result<(), Error> {
         parse(name, &entry)?;
-        if let Value::Object(servers) = self.document.entry(SERVERS).or_insert_with(|| Value::Object(Map::new())) {
+        if let Value::Object(servers) = self.document.entry(self.key()).or_insert_with(|| Value::Object(Map::new())) {
             servers.insert(name.into(), entry);
         }
         Ok(())
@@ -176,16 +193,14 @@ impl Config {
     /// # Errors
     /// [`Error::UnknownServer`].
     pub fn remove_server(&mut self, name: &str) -> Result<(), Error> {
-        let removed = self
-            .document
-            .get_mut(SERVERS)
-            .and_then(Value::as_object_mut)
-            .and_then(|servers| servers.shift_remove(name));
+        let key = self.key();
+        let servers = self.document.get_mut(key).and_then(Value::as_object_mut);
+        let removed = servers.and_then(|servers| servers.shift_remove(name));
         removed.map(drop).ok_or_else(|| Error::UnknownServer { name: name.into(), known: self.server_names() })
     }
 
     fn entries(&self) -> Option<&Map<String, Value>> {
-        self.document.get(SERVERS).and_then(Value::as_object)
+        self.document.get(self.key()).and_then(Value::as_object)
     }
 }
 
@@ -203,13 +218,13 @@ fn parse(name: &str, entry: &Value) -> Result<ServerConfig, Error> {
             env: entry.text_map("env")?,
             cwd: entry.text("cwd")?.map(PathBuf::from),
         },
-        ["url"] => Transport::Http {
+        ["url"] => Transport::Http(HttpConfig {
             url: entry.required_text("url")?,
             headers: entry.text_map("headers")?,
             auth: entry.text("auth")?,
             timeout: entry.seconds("timeout")?,
             read_timeout: entry.seconds("sse_read_timeout")?,
-        },
+        }),
         ["ws_url"] => Transport::WebSocket { url: entry.required_text("ws_url")? },
         [] => {
             return Err(fault(

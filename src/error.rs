@@ -63,6 +63,12 @@ pub enum Error {
     /// A tool could not be called, or failed.
     #[error(transparent)]
     Call(#[from] Failure),
+    /// The client of the code-mode server does not speak MCP.
+    #[error("can't serve code mode: {message}")]
+    Serve {
+        /// Why.
+        message: String,
+    },
     /// Code mode is off for this client.
     #[error("code mode is off for this client: build it with `code_mode(true)`")]
     CodeModeOff,

@@ -43,13 +43,13 @@ mod tool;
 
 pub use catalog::{FoundTool, SearchMeta, SearchResults};
 pub use client::{CODE_MODE_SESSION, Client, ClientBuilder, ExecuteOptions, ServerStatus, Sessions};
-pub use config::{Config, ServerConfig, Transport};
+pub use config::{Config, HttpConfig, ServerConfig, Transport};
 pub use error::Error;
 /// Types of the protocol, as rmcp has them.
 pub use rmcp::model;
-pub use script::{Diagnostic, Execution, Isolation, Limits, Usage};
+pub use script::{Diagnostic, DiagnosticKind, Execution, Isolation, Limits, Usage};
 pub use session::Session;
-pub use tool::{CallRecord, Detail, Failure, FailureKind, Tool, ToolAnswer};
+pub use tool::{CallRecord, Detail, Failure, FailureKind, Outcome, Tool, ToolAnswer};
 
 /// Compiles the example in the README.
 #[cfg(doctest)]

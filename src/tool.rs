@@ -46,19 +46,16 @@ impl Tool {
     }
 }
 
-/// What a tool answered, as the JSON text that the server sent.
+/// What a tool answered ([MCP, tool result](https://modelcontextprotocol.io/specification/2025-11-25/server/tools#tool-result)), kept as
+/// the JSON text that the server sent.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[non_exhaustive]
 pub struct ToolAnswer {
-    /// Content blocks: text, images, audio, resources.
     #[serde(default)]
-    pub content: Vec<Box<RawValue>>,
-    /// The structured answer.
+    content: Vec<Box<RawValue>>,
     #[serde(default, rename = "structuredContent")]
-    pub structured: Option<Box<RawValue>>,
-    /// The tool says that it failed.
+    structured: Option<Box<RawValue>>,
     #[serde(default, rename = "isError", deserialize_with = "null_is_default")]
-    pub is_error: bool,
+    is_error: bool,
     /// `input_required` where the server wants something before it goes on (protocol 2026-07-28).
     #[serde(default, rename = "resultType")]
     pub(crate) result_type: Option<String>,
@@ -77,31 +74,56 @@ struct Block<'a> {
     text: Option<String>,
 }
 
+/// What a tool says of its failure, and what it sent beside the words.
+pub(crate) struct ToolFault {
+    pub(crate) message: String,
+    pub(crate) data: Option<Value>,
+}
+
 impl ToolAnswer {
-    /// The JSON text that a script sees, or what the tool said when it failed.
+    /// Whether the tool says that it failed.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        self.is_error
+    }
+
+    /// Content blocks: text, images, audio, resources.
+    #[must_use]
+    pub fn content(&self) -> Vec<Value> {
+        self.content.iter().filter_map(|block| serde_json::from_str(block.get()).ok()).collect()
+    }
+
+    /// The structured answer, if there is one.
+    #[must_use]
+    pub fn structured(&self) -> Option<Value> {
+        self.structured
+            .as_ref()
+            .and_then(|json| serde_json::from_str(json.get()).ok())
+            .filter(|value: &Value| !value.is_null())
+    }
+
+    /// The JSON text that a script sees.
     ///
     /// In this order: structured content; one text block that is JSON; one text block as a string; `null` where there are no
-    /// blocks; else all blocks as an array of maps. Blocks that are not text are never lost: beside structured content they are
-    /// in its `_content`.
-    ///
-    /// # Errors
-    /// The tool's own message, where `is_error` is set.
-    pub fn into_script_value(self) -> Result<String, String> {
+    /// blocks; else all blocks as an array of maps. No block is lost: those that structured content does not repeat are in its
+    /// `_content`.
+    pub(crate) fn into_script_value(self) -> Result<String, ToolFault> {
         if self.is_error {
-            return Err(self.error_message());
+            return Err(self.into_fault());
         }
-        let text = match self.content.as_slice() {
+        let blocks = self.content.as_slice();
+        if let Some(structured) = self.structured.as_ref().map(|json| json.get()).filter(|json| *json != "null") {
+            let texts: Vec<String> = blocks.iter().filter_map(|block| as_text(block)).collect();
+            let repeated = is_repeated(structured, &texts);
+            let others = blocks.iter().filter(|block| !repeated || as_text(block).is_none()).map(|block| block.get());
+            let others: Vec<&str> = others.collect();
+            return Ok(if others.is_empty() { structured.into() } else { with_content(structured, &others) });
+        }
+        let text = match blocks {
             [only] => as_text(only),
             _ => None,
         };
-        if let Some(structured) =
-            self.structured.map(|json| String::from(Box::<str>::from(json))).filter(|json| json != "null")
-        {
-            let others: Vec<&RawValue> =
-                self.content.iter().filter(|block| as_text(block).is_none()).map(|block| &**block).collect();
-            return Ok(if others.is_empty() { structured } else { with_content(&structured, &others) });
-        }
-        Ok(match (text, self.content.as_slice()) {
+        Ok(match (text, blocks) {
             (Some(text), _) if serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok() => text,
             (Some(text), _) => Value::String(text).to_string(),
             (None, []) => "null".into(),
@@ -109,26 +131,66 @@ impl ToolAnswer {
         })
     }
 
-    fn error_message(&self) -> String {
+    fn into_fault(self) -> ToolFault {
         let texts: Vec<String> = self.content.iter().filter_map(|block| as_text(block)).collect();
-        match (texts.is_empty(), &self.structured) {
-            (false, _) => texts.join("\n"),
-            (true, Some(structured)) => structured.get().into(),
-            (true, None) => "the tool failed and did not say why".into(),
-        }
+        let structured = self.structured();
+        let more_than_text = texts.len() < self.content.len() || structured.is_some();
+        let data = more_than_text.then(|| serde_json::json!({"content": self.content(), "structured": structured}));
+        let message = if texts.is_empty() { "the tool failed and did not say why".into() } else { texts.join("\n") };
+        ToolFault { message, data }
     }
 }
 
 fn as_text(block: &RawValue) -> Option<String> {
-    serde_json::from_str::<Block>(block.get()).ok().filter(|block| block.kind == "text").and_then(|block| block.text)
+    let block = serde_json::from_str::<Block>(block.get()).ok()?;
+    block.text.filter(|_| block.kind == "text")
 }
 
 fn array<'a>(items: impl Iterator<Item = &'a str>) -> String {
     format!("[{}]", items.collect::<Vec<_>>().join(","))
 }
 
-fn with_content(structured: &str, blocks: &[&RawValue]) -> String {
-    let blocks = array(blocks.iter().map(|block| block.get()));
+/// Whether the texts say nothing that the structured content does not: servers repeat it as text for clients that know no other, some
+/// after wrapping a plain value as `{"result": …}`, some with one text for each item of a list.
+fn is_repeated(structured: &str, texts: &[String]) -> bool {
+    if texts.is_empty() || matches!(texts, [text] if is_same_json(text, structured)) {
+        return true;
+    }
+    let Ok(structured) = serde_json::from_str::<Value>(structured) else { return false };
+    let wrapped = structured.as_object().filter(|object| object.len() == 1).and_then(|object| object.get("result"));
+    let says = |text: &str, value: &Value| {
+        value.as_str() == Some(text) || serde_json::from_str::<Value>(text).is_ok_and(|text| text == *value)
+    };
+    match (texts, wrapped) {
+        ([text], None) => says(text, &structured),
+        ([text], Some(value)) if says(text, value) || says(text, &structured) => true,
+        (texts, Some(Value::Array(items))) => {
+            items.len() == texts.len() && items.iter().zip(texts).all(|(item, text)| says(text, item))
+        }
+        _ => false,
+    }
+}
+
+/// Whether two JSON texts are the same but for white space between tokens; `false` also where only a parser could tell.
+fn is_same_json(a: &str, b: &str) -> bool {
+    fn tokens(text: &str) -> impl Iterator<Item = u8> {
+        let (mut in_string, mut escaped) = (false, false);
+        text.bytes().filter(move |byte| {
+            let keep = in_string || !byte.is_ascii_whitespace();
+            if in_string {
+                in_string = escaped || *byte != b'"';
+                escaped = !escaped && *byte == b'\\';
+            } else {
+                in_string = *byte == b'"';
+            }
+            keep
+        })
+    }
+    tokens(a).eq(tokens(b))
+}
+
+fn with_content(structured: &str, blocks: &[&str]) -> String {
+    let blocks = array(blocks.iter().copied());
     match structured.trim_start().strip_prefix('{') {
         Some(rest) if rest.trim_start() == "}" => format!(r#"{{"_content":{blocks}}}"#),
         Some(rest) => format!(r#"{{"_content":{blocks},{rest}"#),
@@ -137,7 +199,7 @@ fn with_content(structured: &str, blocks: &[&RawValue]) -> String {
 }
 
 /// Why a call of a tool failed. A script catches it as `#{kind, server, tool, message}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Serialize, thiserror::Error)]
 #[error("`{server}.{tool}` failed: {message}")]
 #[non_exhaustive]
 pub struct Failure {
@@ -149,32 +211,45 @@ pub struct Failure {
     pub tool: String,
     /// Why.
     pub message: String,
+    /// What the server sent beside the words: `{content, structured}` of a tool that failed, or the data of a JSON-RPC error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<Value>,
 }
 
-/// Kinds of [`Failure`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+/// Kinds of [`Failure`], by the name that a script sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// The tool ran and said that it failed (`isError`).
+    /// `tool`: the tool ran and said that it failed (`isError`).
     Tool,
-    /// The server answered the request with a JSON-RPC error.
+    /// `protocol`: the server answered the request with a JSON-RPC error.
     Protocol,
-    /// The server could not be reached, or the connection ended before it answered.
+    /// `connection`: the server could not be reached, or the connection ended before it answered.
     Connection,
-    /// The server has no such tool.
+    /// `unknown_tool`: the server has no such tool.
     UnknownTool,
-    /// No such server is configured or allowed.
+    /// `unknown_server`: no such server is configured or allowed.
     UnknownServer,
-    /// The arguments can't be sent as they are.
+    /// `arguments`: the arguments can't be sent as they are.
     Arguments,
-    /// The answer can't be used: too large, or not of the protocol's form.
+    /// `answer`: the answer is not of the protocol's form.
     Answer,
-    /// The call took longer than its own time limit.
+    /// `call_timeout`: the call took longer than its own time limit.
     Timeout,
 }
 
 impl FailureKind {
+    const ALL: [Self; 8] = [
+        Self::Tool,
+        Self::Protocol,
+        Self::Connection,
+        Self::UnknownTool,
+        Self::UnknownServer,
+        Self::Arguments,
+        Self::Answer,
+        Self::Timeout,
+    ];
+
     /// The name that a script sees.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -186,8 +261,51 @@ impl FailureKind {
             Self::UnknownServer => "unknown_server",
             Self::Arguments => "arguments",
             Self::Answer => "answer",
-            Self::Timeout => "timeout",
+            Self::Timeout => "call_timeout",
         }
+    }
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+impl Serialize for FailureKind {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// `ok`: with an answer.
+    Ok,
+    /// It failed; the name is the kind's.
+    Failed(FailureKind),
+    /// `limit`: its answer was over a limit, which ended the script.
+    Limit,
+    /// `cancelled`: the script ended before the answer came.
+    Cancelled,
+}
+
+impl Outcome {
+    /// The name in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed(kind) => kind.as_str(),
+            Self::Limit => "limit",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl Serialize for Outcome {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 
@@ -205,8 +323,8 @@ pub struct CallRecord {
     /// Character in the line, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<u32>,
-    /// `ok`, the kind of the failure, or `cancelled` where the script ended before the answer came.
-    pub outcome: &'static str,
+    /// How it ended.
+    pub outcome: Outcome,
     /// From the call to its answer.
     #[serde(serialize_with = "seconds")]
     pub duration: Duration,

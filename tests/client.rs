@@ -34,6 +34,11 @@ pub fn tests() -> Vec<Trial> {
         test("client::dropping_the_runtime_ends_its_processes", dropping_the_runtime),
         test("client::logs_come_as_they_are_printed", logs_as_printed),
         test("client::errors_of_connecting_say_why", errors_of_connecting),
+        test("client::a_server_that_never_lists_is_unreachable", never_lists),
+        test("client::a_server_that_does_not_read_can_be_closed", closing_deaf),
+        test("client::a_corrected_entry_is_tried_at_once", a_corrected_entry),
+        test("client::a_server_may_be_named_like_the_code_mode_session", named_code_mode),
+        test("client::headers_do_not_follow_a_redirect", redirect),
     ]
 }
 
@@ -109,6 +114,8 @@ async fn malformed_entries_are_named() -> Result<(), Ignored> {
     ] {
         assert_eq!(Config::from_value(text).unwrap_err().to_string(), message);
     }
+    let typo = Config::from_value(json!({"mcpserver": {}})).unwrap_err().to_string();
+    assert_eq!(typo, "in the configuration, (top level): expected `mcpServers`, found only `mcpserver`");
     assert_eq!(Config::from_value(json!({"servers": {"a": {"command": "x"}}})).unwrap().server_names(), ["a"]);
     Ok(())
 }
@@ -127,7 +134,7 @@ async fn variables_are_expanded() -> Result<(), Ignored> {
     let error = client.create_session("unset").await.unwrap_err().to_string();
     assert_eq!(
         error,
-        "can't connect to the server `unset`: its configuration needs the variable `NO_SUCH`, which is not set"
+        "in the configuration, mcpServers.unset.command: it needs the variable `NO_SUCH`, which is not set"
     );
     client.close_all_sessions().await;
     Ok(())
@@ -144,7 +151,7 @@ async fn sessions_are_opened_once() -> Result<(), Ignored> {
     let session = client.session("demo").await.unwrap();
     session.ping().await.unwrap();
     let answer = session.call_tool("get_issue", json!({"number": 1}).as_object().unwrap().clone(), None).await.unwrap();
-    assert!(!answer.is_error && answer.structured.is_some());
+    assert!(!answer.is_error() && answer.structured().is_some());
     assert!(matches!(client.create_session("nope").await, Err(Error::UnknownServer { .. })));
     client.close_session("demo").await;
     client.close_session("demo").await;
@@ -157,7 +164,7 @@ async fn sessions_are_opened_once() -> Result<(), Ignored> {
 async fn sessions_are_opened_together() -> Result<(), Ignored> {
     // The first never answers; the others must not wait for it.
     let servers = json!({"silent": fake_server::entry("silent"), "a": demo(), "b": demo(), "bad": {"command": "no-such-program-anywhere"}});
-    let client = builder(servers).code_mode(false).connect_timeout(Duration::from_secs(2)).build().unwrap();
+    let client = builder(servers).code_mode(false).connect_timeout(Duration::from_secs(4)).build().unwrap();
     let all = client.create_all_sessions();
     let others = async {
         loop {
@@ -176,7 +183,7 @@ async fn sessions_are_opened_together() -> Result<(), Ignored> {
         [
             "can't connect to the server `bad`: can't start `no-such-program-anywhere`: there is no such program; is it installed, and on \
              the PATH?",
-            "can't connect to the server `silent`: it did not answer `initialize` within 2 s",
+            "can't connect to the server `silent`: it did not answer `initialize` within 4 s",
         ]
     );
     client.close_all_sessions().await;
@@ -207,8 +214,7 @@ async fn code_mode_session() -> Result<(), Ignored> {
     assert!(tools.iter().all(|tool| tool.output_schema.is_some()));
     let arguments = json!({"code": "demo.list_users().users.len()"}).as_object().unwrap().clone();
     let answer = session.call_tool("execute_code", arguments, None).await.unwrap();
-    let answer: Value = serde_json::from_str(&answer.into_script_value().unwrap()).unwrap();
-    assert_eq!(answer["result"], json!(5));
+    assert_eq!(answer.structured().unwrap()["result"], json!(5));
     assert_eq!(client.active_sessions().await.keys().collect::<Vec<_>>(), [CODE_MODE_SESSION]);
     client.close_all_sessions().await;
     assert!(client.active_sessions().await.is_empty());
@@ -242,7 +248,7 @@ async fn a_server_that_died() -> Result<(), Ignored> {
     let client = client(json!({"fake": fake_server::entry("plain")}));
     let script = "let r = []; try { fake.exit() } catch (e) { r.push(e.kind); } r.push(fake.echo(#{a: 1}).tool); r";
     let execution = run(&client, script).await;
-    assert_eq!(execution.calls.iter().map(|call| call.outcome).collect::<Vec<_>>(), ["connection", "ok"]);
+    assert_eq!(execution.calls.iter().map(|call| call.outcome.as_str()).collect::<Vec<_>>(), ["connection", "ok"]);
     assert_eq!(value(execution), json!(["connection", "echo"]));
     client.close_all_sessions().await;
     Ok(())
@@ -336,7 +342,15 @@ async fn answers() -> Result<(), Ignored> {
         ("json_text", json!({"a": [1, 2]})),
         ("nothing", json!(null)),
         ("structured", json!({"a": 1})),
-        ("structured_image", json!({"a": 1, "_content": [{"type": "image", "data": "AAEC", "mimeType": "image/png"}]})),
+        (
+            "structured_image",
+            json!({"a": 1, "_content": [{"type": "text", "text": "x"}, {"type": "image", "data": "AAEC", "mimeType": "image/png"}]}),
+        ),
+        ("structured_list", json!({"result": ["a", 2]})),
+        (
+            "structured_warning",
+            json!({"a": 1, "_content": [{"type": "text", "text": "{ \"a\": 1 }"}, {"type": "text", "text": "truncated"}]}),
+        ),
         (
             "two_blocks",
             json!([
@@ -351,6 +365,7 @@ async fn answers() -> Result<(), Ignored> {
     }
     for (call, kind, message) in [
         ("error", "tool", "disk full"),
+        ("error_with_data", "tool", "bad"),
         ("error_without_text", "tool", "the tool failed and did not say why"),
         ("protocol_error", "protocol", "no such thing (JSON-RPC error -32602)"),
         ("not_an_answer", "answer", "the answer can't be used: "),
@@ -359,6 +374,8 @@ async fn answers() -> Result<(), Ignored> {
         assert_eq!((&out["kind"], &out["server"]), (&json!(kind), &json!("fake")), "{out}");
         assert!(out["message"].as_str().unwrap().starts_with(message), "{out}");
     }
+    let data = value(run(&client, "try { fake.error_with_data() } catch (e) { return e.data.structured.code }").await);
+    assert_eq!(data, json!(5));
     client.close_all_sessions().await;
     Ok(())
 }
@@ -455,7 +472,80 @@ async fn errors_of_connecting() -> Result<(), Ignored> {
         "can't connect to the server `folder`: can't start `cat`: its folder `/no/such/folder` does not exist"
     );
     assert!(error("refused").await.contains("onnection refused"), "{}", error("refused").await);
-    assert!(error("socket").await.ends_with("WebSocket servers (`ws_url`) are not supported yet"));
+    assert!(error("socket").await.ends_with("mcpServers.socket.ws_url: WebSocket servers are not supported yet"));
     client.close_all_sessions().await;
+    Ok(())
+}
+
+async fn never_lists() -> Result<(), Ignored> {
+    let servers = json!({"slow": fake_server::entry("never-lists"), "demo": demo()});
+    let client = builder(servers).connect_timeout(Duration::from_secs(1)).build().unwrap();
+    let found = client.search_tools("", Detail::Names).await;
+    assert_eq!(found.meta.total_tools, 9);
+    assert_eq!(
+        found.meta.unreachable["slow"],
+        "the server `slow` failed on `tools/list`: it did not answer within 1 s"
+    );
+    client.close_all_sessions().await;
+    Ok(())
+}
+
+async fn closing_deaf() -> Result<(), Ignored> {
+    let mark = Mark::new("deaf");
+    let client = client(json!({"deaf": mark.on(fake_server::entry("deaf"))}));
+    // More than a pipe holds, so that the write is still going on when the session is closed.
+    let script = "let text = \"x\"; for i in 0..19 { text += text; } deaf.echo(#{text: text})";
+    let options = ExecuteOptions::default().timeout(Duration::from_secs(1));
+    let error = client.execute_code(script, options).await.unwrap().error.unwrap();
+    assert_eq!(error.kind.as_str(), "timeout");
+    client.close_all_sessions().await;
+    assert_eq!(mark.alive(), Vec::<String>::new());
+    Ok(())
+}
+
+async fn a_corrected_entry() -> Result<(), Ignored> {
+    let client = client(json!({"demo": {"command": "no-such-program-anywhere"}}));
+    assert!(run(&client, "demo.list_users()").await.error.is_some());
+    client.add_server("demo", demo()).unwrap();
+    assert_eq!(value(run(&client, "demo.list_users().users.len()").await), json!(5));
+    client.close_all_sessions().await;
+    Ok(())
+}
+
+async fn named_code_mode() -> Result<(), Ignored> {
+    let client = client(json!({"code_mode": demo()}));
+    assert_eq!(value(run(&client, "code_mode.list_users().users.len()").await), json!(5));
+    let session = client.create_session(CODE_MODE_SESSION).await.unwrap();
+    assert_eq!(session.list_tools().await.unwrap().len(), 2);
+    assert_eq!(value(run(&client, "code_mode.list_users().users.len()").await), json!(5));
+    client.close_all_sessions().await;
+    Ok(())
+}
+
+async fn redirect() -> Result<(), Ignored> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let [first, second] = [
+        tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap(),
+    ];
+    let url = format!("http://{}/mcp", first.local_addr().unwrap());
+    let elsewhere = format!("http://{}/mcp", second.local_addr().unwrap());
+    let redirects = tokio::spawn(async move {
+        let (mut connection, _) = first.accept().await.unwrap();
+        let mut request = vec![0; 4096];
+        let read = connection.read(&mut request).await.unwrap();
+        assert!(String::from_utf8_lossy(&request[..read]).contains("x-key: secret"));
+        let answer = format!("HTTP/1.1 307 Temporary Redirect\r\nlocation: {elsewhere}\r\ncontent-length: 0\r\n\r\n");
+        connection.write_all(answer.as_bytes()).await.unwrap();
+    });
+    let client = client(json!({"remote": {"url": url, "headers": {"X-Key": "secret"}}}));
+    let error = client.create_session("remote").await.unwrap_err().to_string();
+    assert!(error.contains("redirects to another origin"), "{error}");
+    redirects.await.unwrap();
+    tokio::select! {
+        biased;
+        _ = second.accept() => panic!("the other origin was asked"),
+        () = std::future::ready(()) => {}
+    }
     Ok(())
 }

@@ -25,6 +25,9 @@ pub fn tests() -> Vec<Trial> {
         test("command::a_broken_cache_file_is_rebuilt", a_broken_cache_file),
         test("command::little_address_space_is_enough", little_address_space),
         test("command::a_signal_ends_the_servers_too", a_signal),
+        test("command::it_does_not_matter_that_nobody_reads", nobody_reads),
+        test("command::serve_without_a_client_ends", serve_without_a_client),
+        test("command::what_scripts_print_does_not_control_the_terminal", control_characters),
     ]
 }
 
@@ -94,6 +97,11 @@ async fn a_script_from_each_source() -> Result<(), Ignored> {
     assert_eq!(rhaiway(&["run", "-e", "6 * 7"]).await.stdout, "42\n");
     assert_eq!(Rhaiway::new(&["run", "-"]).with_stdin("6 * 7").await.stdout, "42\n");
     assert_eq!(rhaiway(&["run", "-e", "6 * 7", "--isolation", "in-process"]).await.stdout, "42\n");
+    for isolation in ["sandbox", "in-process"] {
+        // No clock holds it; it is as good as none.
+        let ran = rhaiway(&["run", "-e", "6 * 7", "--timeout", "1e19", "--isolation", isolation]).await;
+        assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("42\n", ""));
+    }
     Ok(())
 }
 
@@ -336,23 +344,44 @@ async fn a_signal() -> Result<(), Ignored> {
     if cfg!(not(target_os = "linux")) {
         return Ok(());
     }
-    let folder = tempfile::tempdir().unwrap();
-    let mark = Mark::new("signal");
-    let servers = json!({"stubborn": mark.on(fake_server::entry("stubborn")), "demo": mark.on(demo())});
-    let config = file(folder.path(), "config.json", &json!({"mcpServers": servers}).to_string());
-    let mut command = Rhaiway::new(&[
-        "run",
-        "-e",
-        "demo.list_users(); stubborn.echo(); print(\"ready\"); stubborn.never()",
-        "--config",
-        &config,
-    ]);
-    let mut child = command.0.spawn().unwrap();
-    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(child.stderr.take().unwrap()));
-    while lines.next_line().await.unwrap().expect("it ends before it is ready") != "ready" {}
-    let process = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
-    rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
-    assert_eq!(child.wait().await.unwrap().code(), Some(130));
-    mark.gone().await;
+    for (signal, code) in
+        [(rustix::process::Signal::HUP, 129), (rustix::process::Signal::INT, 130), (rustix::process::Signal::TERM, 143)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = Mark::new("signal");
+        let servers = json!({"stubborn": mark.on(fake_server::entry("stubborn")), "demo": mark.on(demo())});
+        let config = file(folder.path(), "config.json", &json!({"mcpServers": servers}).to_string());
+        let script = "demo.list_users(); stubborn.echo(); print(\"ready\"); stubborn.never()";
+        let mut command = Rhaiway::new(&["run", "-e", script, "--config", &config]);
+        let mut child = command.0.spawn().unwrap();
+        let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(child.stderr.take().unwrap()));
+        while lines.next_line().await.unwrap().expect("it ends before it is ready") != "ready" {}
+        let process = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+        rustix::process::kill_process(process, signal).unwrap();
+        assert_eq!(child.wait().await.unwrap().code(), Some(code));
+        mark.gone().await;
+    }
+    Ok(())
+}
+
+async fn nobody_reads() -> Result<(), Ignored> {
+    for arguments in [&["run", "-e", "print(1); 2"][..], &["run", "-e", "print(1); 2", "--json"], &["tools"]] {
+        let mut command = Rhaiway::new(arguments);
+        let mut child = command.0.spawn().unwrap();
+        drop((child.stdout.take(), child.stderr.take()));
+        assert_eq!(child.wait().await.unwrap().code(), Some(0), "{arguments:?}");
+    }
+    Ok(())
+}
+
+async fn serve_without_a_client() -> Result<(), Ignored> {
+    let ran = rhaiway(&["serve"]).await;
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (0, "", ""));
+    Ok(())
+}
+
+async fn control_characters() -> Result<(), Ignored> {
+    let ran = rhaiway(&["run", "-e", "print(\"\\x1b[31mred\\ta\"); throw \"\\x07\""]).await;
+    assert_eq!(ran.stderr.lines().take(2).collect::<Vec<_>>(), ["\u{fffd}[31mred\ta", "error: \u{fffd}"]);
     Ok(())
 }

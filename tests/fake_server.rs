@@ -45,8 +45,11 @@ pub fn main(behaviour: &str) {
             println!("{answer}");
         }
         std::io::stdout().flush().unwrap();
+        if behaviour == "deaf" && method == "tools/list" {
+            break; // and read no more
+        }
     }
-    if behaviour == "stubborn" {
+    if matches!(behaviour, "stubborn" | "deaf") {
         loop {
             std::thread::park();
         }
@@ -68,6 +71,7 @@ fn answer(behaviour: &str, seen: &Seen, id: &Value, method: &str, params: &Value
             r#"{{"protocolVersion":"2025-11-25","capabilities":{{"tools":{{"listChanged":true}}}},"serverInfo":{{"name":"{behaviour}","version":"1"}}}}"#
         ))],
         "ping" => vec![result("{}")],
+        "tools/list" if behaviour == "never-lists" => vec![],
         "tools/list" => vec![result(&tools(behaviour, seen, params))],
         "tools/call" => match params["name"].as_str().unwrap_or_default() {
             "exit" => std::process::exit(7),
@@ -76,7 +80,7 @@ fn answer(behaviour: &str, seen: &Seen, id: &Value, method: &str, params: &Value
                 vec![result(&json!({"content": [], "structuredContent": {"count": seen.cancelled}}).to_string())]
             }
             "change" => vec![
-                r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#.into(),
+                r#"{"jsonrpc":"2.0","method":"notifications\/tools\/list_changed"}"#.into(),
                 result(r#"{"content":[]}"#),
             ],
             "protocol-error" => {
@@ -134,6 +138,9 @@ fn tools(behaviour: &str, seen: &Seen, params: &Value) -> String {
             "nothing",
             "structured",
             "structured-image",
+            "structured-list",
+            "structured-warning",
+            "error-with-data",
             "error",
             "error-without-text",
             "not-an-answer",
@@ -165,6 +172,15 @@ fn content(name: &str, params: &Value) -> String {
         "error" => r#"{"content":[{"type":"text","text":"disk full"}],"isError":true}"#.into(),
         "error-without-text" => r#"{"content":[],"isError":true}"#.into(),
         "not-an-answer" => r#"{"content":"what?"}"#.into(),
+        "structured-list" => {
+            r#"{"content":[{"type":"text","text":"a"},{"type":"text","text":"2"}],"structuredContent":{"result":["a",2]}}"#.into()
+        }
+        "structured-warning" => {
+            r#"{"content":[{"type":"text","text":"{ \"a\": 1 }"},{"type":"text","text":"truncated"}],"structuredContent":{"a":1}}"#.into()
+        }
+        "error-with-data" => {
+            r#"{"content":[{"type":"text","text":"bad"}],"structuredContent":{"code":5},"isError":true}"#.into()
+        }
         name => json!({"content": [], "structuredContent": {"tool": name, "arguments": params["arguments"]}}).to_string(),
     }
 }

@@ -13,6 +13,7 @@ pub fn tests() -> Vec<Trial> {
     vec![
         test("limits::each_ends_the_script_with_its_name", each_limit),
         test("limits::no_try_gets_past_one", no_try_gets_past),
+        test("limits::names_and_errors_are_bounded_too", names_and_errors),
         test("limits::memory_goes_back", memory_goes_back),
         test("limits::busy_scripts_leave_time_for_others", busy_scripts),
         test("limits::more_scripts_than_slots_wait_for_each_other", more_than_slots),
@@ -111,7 +112,7 @@ async fn no_try_gets_past() -> Result<(), Ignored> {
         };
         let execution = with_limits(change, Isolation::Sandbox, code).await;
         let error = execution.error.unwrap_or_else(|| panic!("{code} gave {}", execution.result));
-        assert_eq!(error.kind, kind, "{code}: {error}");
+        assert_eq!(error.kind.as_str(), kind, "{code}: {error}");
     }
     Ok(())
 }
@@ -146,7 +147,7 @@ async fn memory_goes_back() -> Result<(), Ignored> {
         for (code, kind) in hostile {
             let execution = client.execute_code(code, options()).await.unwrap();
             let error = execution.error.unwrap_or_else(|| panic!("{code} gave {}", execution.result));
-            assert_eq!(error.kind, kind, "{code}: {error}");
+            assert_eq!(error.kind.as_str(), kind, "{code}: {error}");
         }
         assert_eq!(value(run(&client, "40 + 2").await), json!(42));
         sizes.push(resident());
@@ -189,5 +190,30 @@ async fn more_than_slots() -> Result<(), Ignored> {
         assert_eq!(script.await.unwrap(), json!(number + 1));
     }
     client.close_all_sessions().await;
+    Ok(())
+}
+
+async fn names_and_errors() -> Result<(), Ignored> {
+    let long = "let n = \"x\"; for i in 0..21 { n += n; } ";
+    for isolation in [Isolation::Sandbox, Isolation::InProcess] {
+        let name = "try { fake.call_tool(n) } catch (e) { return [e.kind, e.message] }";
+        let execution = with_limits(|_| {}, isolation, &format!("{long}{name}")).await;
+        assert_eq!(execution.calls.len(), 0);
+        let message = "the name of the tool has 2097152 bytes; none is longer than 256";
+        assert_eq!(value(execution), json!(["unknown_tool", message]));
+
+        let query = "try { search_tools(n) } catch (e) { return e.message }";
+        let found = value(with_limits(|_| {}, isolation, &format!("{long}{query}")).await);
+        assert_eq!(found, json!("the query has 2097152 bytes, and at most 1024 are searched for"));
+
+        let error = with_limits(|_| {}, isolation, &format!("{long}throw n")).await.error.unwrap();
+        assert!(error.message.ends_with("x… [cut: the message has 2097152 bytes]") && error.message.len() < 5000);
+        assert_eq!(error.thrown, Some(json!("[cut: the value has 2097154 bytes]")));
+
+        let error = with_limits(|l| l.answer_bytes = 5, isolation, "fake.error()").await.error.unwrap();
+        let message =
+            "what `fake.error` says of its failure is too large: 9 bytes, over the limit of 5 (`answer_bytes`)";
+        assert_eq!(error.message, message);
+    }
     Ok(())
 }

@@ -66,7 +66,7 @@ async fn four_over_stdio() -> Result<(), Ignored> {
     .replace("ROOT", &format!("{:?}", root.to_str().unwrap()));
     let execution = run(&client, &script).await;
     assert_eq!(execution.calls.len(), 8);
-    let outcomes: Vec<&str> = execution.calls.iter().map(|call| call.outcome).collect();
+    let outcomes: Vec<&str> = execution.calls.iter().map(|call| call.outcome.as_str()).collect();
     let out = value(execution);
     assert_eq!(out["sum"], json!("The sum of 2 and 40 is 42."));
     assert_eq!(out["weather"]["conditions"], json!("Light rain / drizzle"));

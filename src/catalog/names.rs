@@ -5,6 +5,7 @@ use std::collections::HashSet;
 /// Words that Rhai reads as something else than a variable, and our own functions, which would be hidden.
 const RESERVED: &[&str] = &[
     "Fn",
+    "__tool_namespaces",
     "as",
     "async",
     "await",

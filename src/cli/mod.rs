@@ -1,14 +1,10 @@
 //! Arguments, exit codes and signals of the command. Only this module prints or reads the environment.
 
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    clippy::disallowed_methods,
-    reason = "this is where the command talks to its user"
-)]
+#![allow(clippy::disallowed_methods, reason = "this is where the command looks at its surroundings")]
 
 mod render;
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,7 +12,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use etcetera::BaseStrategy;
-use rhaiway::{Client, ClientBuilder, Config, Detail, Error, ExecuteOptions, Execution, Isolation, ServerStatus};
+use rhaiway::{
+    Client, ClientBuilder, Config, Detail, DiagnosticKind, Error, ExecuteOptions, Execution, FailureKind, Isolation,
+    ServerStatus,
+};
 use serde_json::json;
 
 /// The script failed.
@@ -202,12 +201,13 @@ async fn dispatch(command: Command) -> u8 {
 fn fail(failure: &Failure, json: bool) -> u8 {
     if json {
         let error = json!({"kind": failure.kind, "message": failure.message});
-        println!(
-            "{}",
-            json!({"result": null, "logs": [], "error": error, "execution_time": 0.0, "calls": [], "usage": rhaiway::Usage::default()})
+        let usage = rhaiway::Usage::default();
+        render::data(
+            &json!({"result": null, "logs": [], "error": error, "execution_time": 0.0, "calls": [], "usage": usage})
+                .to_string(),
         );
     }
-    eprintln!("error: {}", failure.message);
+    render::note(&format!("error: {}", failure.message));
     failure.code
 }
 
@@ -221,14 +221,17 @@ async fn run(arguments: RunArguments) -> Result<u8, Failure> {
     let client = with_script(client(&servers)?, &script).build()?;
     let mut options = ExecuteOptions::default().timeout(script.timeout);
     if !json {
-        options = options.on_log(|line| eprintln!("{line}"));
+        options = options.on_log(render::note);
     }
-    let execution = until_signal(&client, client.execute_code(&source, options)).await??;
+    let execution = until_signal(&client, client.execute_code(&source, options)).await?;
     let status = client.server_status().await;
     client.close_all_sessions().await;
-    warn_of_failed(&status);
+    let execution = execution?;
+    let said = execution.error.as_ref().map(ToString::to_string).unwrap_or_default();
+    warn_of_failed(&client, &status, &said);
     if json {
-        println!("{}", serde_json::to_string(&execution).map_err(|error| Failure::usage(error.to_string()))?);
+        let text = serde_json::to_string(&execution).map_err(|error| Failure::usage(error.to_string()))?;
+        render::data(&text);
     }
     let Execution { result, error, .. } = execution;
     let Some(error) = error else {
@@ -238,9 +241,10 @@ async fn run(arguments: RunArguments) -> Result<u8, Failure> {
         return Ok(0);
     };
     if !json {
-        eprintln!("error: {error}");
+        render::note(&format!("error: {said}"));
     }
-    Ok(if error.kind == "connection" { none_reached(&status).unwrap_or(SCRIPT_FAILED) } else { SCRIPT_FAILED })
+    let unreachable = error.kind == DiagnosticKind::Call(FailureKind::Connection);
+    Ok(none_reached(&status).filter(|_| unreachable).unwrap_or(SCRIPT_FAILED))
 }
 
 async fn tools(arguments: ToolsArguments) -> Result<u8, Failure> {
@@ -254,9 +258,9 @@ async fn tools(arguments: ToolsArguments) -> Result<u8, Failure> {
     let found = until_signal(&client, client.search_tools(&query.join(" "), detail)).await?;
     let status = client.server_status().await;
     client.close_all_sessions().await;
-    warn_of_failed(&status);
+    warn_of_failed(&client, &status, "");
     if json {
-        println!("{}", serde_json::to_string(&found).map_err(|error| Failure::usage(error.to_string()))?);
+        render::data(&serde_json::to_string(&found).map_err(|error| Failure::usage(error.to_string()))?);
     } else {
         render::tools(&found);
     }
@@ -291,16 +295,18 @@ async fn until_signal<T>(client: &Client, work: impl Future<Output = T>) -> Resu
     }
 }
 
-/// Waits for SIGINT or SIGTERM: its number.
+/// Waits for a signal that ends the command, a closed terminal included: its number.
 async fn signal() -> u8 {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
+        let (hangup, interrupt, terminate) =
+            (signal(SignalKind::hangup()), signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+        let (Ok(mut hangup), Ok(mut interrupt), Ok(mut terminate)) = (hangup, interrupt, terminate) else {
             return std::future::pending().await;
         };
         tokio::select! {
+            _ = hangup.recv() => 1,
             _ = interrupt.recv() => 2,
             _ = terminate.recv() => 15,
         }
@@ -326,7 +332,7 @@ fn read_script(file: &Path) -> Result<String, Failure> {
 fn client(arguments: &ServerArguments) -> Result<ClientBuilder, Failure> {
     let config = config(arguments.config.as_deref())?;
     for problem in config.problems() {
-        eprintln!("warning: {problem}");
+        render::note(&format!("warning: {problem}"));
     }
     let mut builder = Client::builder()
         .config(config)
@@ -348,7 +354,7 @@ fn with_script(builder: ClientBuilder, arguments: &ScriptArguments) -> ClientBui
     if let Ok(folders) = etcetera::choose_base_strategy() {
         builder = builder.cache_dir(folders.cache_dir().join("rhaiway"));
     }
-    builder.on_compile(|| eprintln!("compiling the script engine, this once (a few seconds) …"))
+    builder.on_compile(|| render::note("compiling the script engine, this once (a few seconds) …"))
 }
 
 fn config(file: Option<&Path>) -> Result<Config, Failure> {
@@ -364,18 +370,21 @@ fn config(file: Option<&Path>) -> Result<Config, Failure> {
     }
 }
 
-fn warn_of_failed(status: &std::collections::BTreeMap<String, ServerStatus>) {
+/// Says which servers failed, but for what the user has read already: when the configuration was read, or in the script's error.
+fn warn_of_failed(client: &Client, status: &BTreeMap<String, ServerStatus>, said: &str) {
+    let problems: Vec<String> = client.config().problems().iter().map(ToString::to_string).collect();
     for status in status.values() {
-        match status {
-            // Malformed entries were reported when the configuration was read.
-            ServerStatus::Failed(error) if !error.is_config() => eprintln!("warning: {error}"),
-            _ => {}
+        if let ServerStatus::Failed(error) = status {
+            let message = error.to_string();
+            if !problems.contains(&message) && !said.contains(&message) {
+                render::note(&format!("warning: {message}"));
+            }
         }
     }
 }
 
 /// The exit code where servers failed and not one is connected.
-fn none_reached(status: &std::collections::BTreeMap<String, ServerStatus>) -> Option<u8> {
+fn none_reached(status: &BTreeMap<String, ServerStatus>) -> Option<u8> {
     let mut config_only = true;
     let mut failed = false;
     for status in status.values() {

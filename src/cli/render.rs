@@ -1,16 +1,35 @@
 //! Values and lists as text for people.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
 
 use rhaiway::{FoundTool, SearchResults};
 use serde_json::Value;
+
+/// A line on stdout, as it is.
+pub(super) fn data(text: &str) {
+    // Nobody may be reading any more, as in `… | head -1`.
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// A line on stderr. What scripts and servers say must not control the terminal.
+pub(super) fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", without_controls(text));
+}
+
+fn without_controls(text: &str) -> Cow<'_, str> {
+    let controls = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if text.contains(controls) { text.replace(controls, "\u{fffd}").into() } else { text.into() }
+}
 
 /// A string as it is, nothing for `null`, everything else as indented JSON.
 pub(super) fn value(value: &Value) {
     match value {
         Value::Null => {}
-        Value::String(text) => println!("{text}"),
-        other => println!("{other:#}"),
+        Value::String(text) if std::io::stdout().is_terminal() => data(&without_controls(text)),
+        Value::String(text) => data(text),
+        other => data(&format!("{other:#}")),
     }
 }
 
@@ -22,17 +41,18 @@ pub(super) fn tools(found: &SearchResults) {
     }
     for (server, tools) in servers {
         for tool in tools {
-            println!("{server}.{}{}", tool.name, tool.input_schema.as_ref().map(parameters).unwrap_or_default());
+            let parameters = tool.input_schema.as_ref().map(parameters).unwrap_or_default();
+            data(&without_controls(&format!("{server}.{}{parameters}", tool.name)));
             if let Some(description) = &tool.description {
                 let lines = if tool.input_schema.is_some() { usize::MAX } else { 1 };
                 for line in description.trim().lines().take(lines) {
-                    println!("    {line}");
+                    data(&without_controls(&format!("    {line}")));
                 }
             }
         }
     }
     let meta = &found.meta;
-    eprintln!("{} of {} tools on {} servers", meta.result_count, meta.total_tools, meta.namespaces.len());
+    note(&format!("{} of {} tools on {} servers", meta.result_count, meta.total_tools, meta.namespaces.len()));
 }
 
 /// `(#{number: integer, body?: string})`, a question mark behind what may be left out.

@@ -6,7 +6,11 @@ use std::time::{Duration, Instant};
 use rhaiway_engine::{Position, Refusal};
 
 use super::{Call, Called, Limits, LogSink, Run, limit};
-use crate::tool::{CallRecord, Detail};
+use crate::tool::{CallRecord, Detail, Failure, FailureKind, Outcome};
+
+/// Longest name of a tool that is looked for, and longest query: both are compared with every tool.
+const NAME_BYTES: usize = 256;
+const QUERY_BYTES: usize = 1024;
 
 /// How the host ends a script.
 #[derive(Debug, Clone)]
@@ -65,6 +69,13 @@ impl Accounts {
 
     pub(super) async fn call_tool(&self, call: Call, position: Option<Position>) -> Result<String, Refusal> {
         let limits = &self.limits;
+        if call.tool.len() > NAME_BYTES {
+            let message =
+                format!("the name of the tool has {} bytes; none is longer than {NAME_BYTES}", call.tool.len());
+            let tool = format!("{}…", &call.tool[..call.tool.floor_char_boundary(NAME_BYTES)]);
+            let failure = Failure { kind: FailureKind::UnknownTool, server: call.server, tool, message, data: None };
+            return Err(Refusal::Failed(serde_json::to_string(&failure).unwrap_or_default()));
+        }
         if call.arguments.len() > limits.argument_bytes {
             let what = format!("the arguments of `{}.{}` are", call.server, call.tool);
             return Err(
@@ -76,7 +87,7 @@ impl Accounts {
             tool: call.tool.clone(),
             line: position.map(|place| place.line),
             column: position.map(|place| place.column),
-            outcome: "cancelled",
+            outcome: Outcome::Cancelled,
             duration: Duration::ZERO,
             argument_bytes: call.arguments.len(),
             answer_bytes: 0,
@@ -100,18 +111,23 @@ impl Accounts {
         record.tool = tool.unwrap_or(record.tool);
         let result = match answer {
             Ok(text) if text.len() > limits.answer_bytes => {
-                record.outcome = "answer";
+                record.outcome = Outcome::Limit;
                 record.answer_bytes = text.len();
                 let what = format!("the answer of `{}.{}` is", record.server, record.tool);
                 Err(limit(&what, "answer_bytes", text.len(), limits.answer_bytes))
             }
             Ok(text) => {
-                record.outcome = "ok";
+                record.outcome = Outcome::Ok;
                 record.answer_bytes = text.len();
                 Ok(Ok(text))
             }
+            Err(failure) if failure.message.len() > limits.answer_bytes => {
+                record.outcome = Outcome::Limit;
+                let what = format!("what `{}.{}` says of its failure is", record.server, record.tool);
+                Err(limit(&what, "answer_bytes", failure.message.len(), limits.answer_bytes))
+            }
             Err(failure) => {
-                record.outcome = failure.kind.as_str();
+                record.outcome = Outcome::Failed(failure.kind);
                 Ok(Err(Refusal::Failed(serde_json::to_string(&failure).unwrap_or_default())))
             }
         };
@@ -125,7 +141,16 @@ impl Accounts {
 
     pub(super) async fn search_tools(&self, query: String, detail_level: &str) -> Result<String, String> {
         let detail: Detail = detail_level.parse()?;
-        Ok(self.door.search_tools(query, detail).await)
+        if query.len() > QUERY_BYTES {
+            return Err(format!("the query has {} bytes, and at most {QUERY_BYTES} are searched for", query.len()));
+        }
+        let found = self.door.search_tools(query, detail).await;
+        let max = self.limits.answer_bytes;
+        if found.len() > max {
+            return Err(limit("what was found is", "answer_bytes", found.len(), max)
+                + ": ask for less detail, or search for words");
+        }
+        Ok(found)
     }
 
     pub(super) fn log(&self, line: &str) {

@@ -15,10 +15,9 @@ use crate::tool::{CallRecord, FailureKind};
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Diagnostic {
-    /// `syntax`, `runtime`, `thrown` (by the script's own `throw`), `limit`, `timeout`, `internal`, or the kind of the call that
-    /// failed: `tool`, `protocol`, `connection`, `unknown_tool`, `unknown_server`, `arguments`, `answer`.
-    pub kind: String,
-    /// One or two sentences.
+    /// What kind of fault.
+    pub kind: DiagnosticKind,
+    /// One or two sentences; cut at 4 KiB.
     pub message: String,
     /// Line in the script, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,43 +28,112 @@ pub struct Diagnostic {
     /// That line of the script.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_line: Option<String>,
-    /// What the script threw, or the failure of the call: `{kind, server, tool, message}`.
+    /// What the script threw, or the failure of the call: `{kind, server, tool, message}`. Over 64 KiB, a note of its size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thrown: Option<Value>,
 }
 
-/// Kinds of failed calls whose message is only the reason.
-const OF_CALLS: [FailureKind; 5] =
-    [FailureKind::Tool, FailureKind::Protocol, FailureKind::Connection, FailureKind::Answer, FailureKind::Timeout];
+/// Kinds of [`Diagnostic`], by their names in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DiagnosticKind {
+    /// `syntax`: the script can't be read.
+    Syntax,
+    /// `runtime`: an operation failed.
+    Runtime,
+    /// `thrown`: the script's own `throw`.
+    Thrown,
+    /// `limit`: a limit was hit; the message names it.
+    Limit,
+    /// `timeout`: the wall clock ran out.
+    Timeout,
+    /// `internal`: a fault of rhaiway.
+    Internal,
+    /// A call failed and was not caught; the name is that of its kind.
+    Call(FailureKind),
+}
 
-/// Longest part of a source line that a diagnostic carries.
+impl DiagnosticKind {
+    /// The name in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Syntax => "syntax",
+            Self::Runtime => "runtime",
+            Self::Thrown => "thrown",
+            Self::Limit => "limit",
+            Self::Timeout => "timeout",
+            Self::Internal => "internal",
+            Self::Call(kind) => kind.as_str(),
+        }
+    }
+
+    /// By the names that the engine gives its faults.
+    fn from_engine(name: &str) -> Self {
+        match name {
+            "syntax" => Self::Syntax,
+            "runtime" => Self::Runtime,
+            "thrown" => Self::Thrown,
+            "limit" => Self::Limit,
+            name => FailureKind::from_name(name).map_or(Self::Internal, Self::Call),
+        }
+    }
+}
+
+impl Serialize for DiagnosticKind {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// Longest part of a source line that a diagnostic carries, in characters.
 const SOURCE_LINE: usize = 400;
+/// Longest message, and longest thrown value as JSON, in bytes.
+const MESSAGE: usize = 4 << 10;
+const THROWN: usize = 64 << 10;
 
 impl Diagnostic {
-    fn new(kind: &str, message: String) -> Self {
-        Self { kind: kind.into(), message, line: None, column: None, source_line: None, thrown: None }
+    fn new(kind: DiagnosticKind, mut message: String) -> Self {
+        if message.len() > MESSAGE {
+            let size = message.len();
+            message.truncate(message.floor_char_boundary(MESSAGE));
+            message.push_str(&format!("… [cut: the message has {size} bytes]"));
+        }
+        Self { kind, message, line: None, column: None, source_line: None, thrown: None }
     }
 
     pub(super) fn limit(message: String) -> Self {
-        Self::new("limit", message)
+        Self::new(DiagnosticKind::Limit, message)
     }
 
     pub(super) fn internal(message: String) -> Self {
-        Self::new("internal", message)
+        Self::new(DiagnosticKind::Internal, message)
     }
 
     pub(super) fn from_fault(fault: Fault, source: &str) -> Self {
-        let thrown: Option<Value> = fault.thrown.and_then(|text| serde_json::from_str(&text).ok());
-        let message = match &thrown {
-            // The reason alone does not say whose it is.
-            Some(thrown) if OF_CALLS.iter().any(|kind| kind.as_str() == fault.kind) => {
-                let text = |key: &str| thrown.get(key).and_then(Value::as_str).unwrap_or_default();
-                format!("`{}.{}` failed: {}", text("server"), text("tool"), fault.message)
-            }
+        let kind = DiagnosticKind::from_engine(&fault.kind);
+        let thrown: Option<Value> = fault.thrown.and_then(|text| match text.len() {
+            0..=THROWN => serde_json::from_str(&text).ok(),
+            size => Some(Value::String(format!("[cut: the value has {size} bytes]"))),
+        });
+        let of_call = |key: &str| thrown.as_ref().and_then(|thrown| thrown.get(key)).and_then(Value::as_str);
+        let message = match (kind, of_call("server"), of_call("tool")) {
+            // The others' messages name server and tool; of these, it is only the reason.
+            (
+                DiagnosticKind::Call(
+                    FailureKind::Tool
+                    | FailureKind::Protocol
+                    | FailureKind::Connection
+                    | FailureKind::Answer
+                    | FailureKind::Timeout,
+                ),
+                Some(server),
+                Some(tool),
+            ) => format!("`{server}.{tool}` failed: {}", fault.message),
             _ => fault.message,
         };
         let place = fault.position.map(|place| (place.line, place.column));
-        Self { thrown, ..Self::new(&fault.kind, message) }.at(place, source)
+        Self { thrown, ..Self::new(kind, message) }.at(place, source)
     }
 
     pub(super) fn from_ending(ending: Ending, waiting: Option<&CallRecord>, source: &str) -> Self {
@@ -81,7 +149,7 @@ impl Diagnostic {
                     .map(|call| format!(" while it waited for `{}.{}`", call.server, call.tool))
                     .unwrap_or_default();
                 Self::new(
-                    "timeout",
+                    DiagnosticKind::Timeout,
                     format!("the script took longer than the limit of {} s (`wall_time`){busy}", limit.as_secs_f64()),
                 )
             }

@@ -9,7 +9,7 @@ use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Store, Trap, UpdateDeadline};
 
 use super::accounts::{Accounts, Ending};
-use super::{Call, Outcome, Run};
+use super::{Call, Ended, Run, deadline};
 use crate::error::Error;
 use crate::sandbox::{MemoryLimit, SLOTS, Sandbox};
 
@@ -74,12 +74,12 @@ impl SandboxedEngine {
     }
 
     /// Runs the script in an instance of its own: its highest memory, and how it ended.
-    pub(super) async fn run(&self, run: &Run, accounts: &Arc<Accounts>) -> (usize, Result<Outcome, Ending>) {
+    pub(super) async fn run(&self, run: &Run, accounts: &Arc<Accounts>) -> (usize, Result<Ended, Ending>) {
         let wall_time = run.limits.wall_time;
         let host = Host {
             accounts: Arc::clone(accounts),
             memory: MemoryLimit::new(run.limits.memory_bytes),
-            deadline: Instant::now() + wall_time,
+            deadline: deadline(wall_time),
         };
         let mut store = Store::new(self.sandbox.engine(), host);
         store.limiter(|host| &mut host.memory);

@@ -10,13 +10,13 @@ use tokio::sync::watch;
 use tokio::time::timeout_at;
 
 use super::accounts::{Accounts, Ending};
-use super::{Call, Outcome, Run};
+use super::{Call, Ended, Run, deadline};
 
 /// Of the script's thread; threads of the pool have too little for functions 100 levels deep.
 const STACK: usize = 16 << 20;
 
-pub(super) async fn run(run: &Run, accounts: &Arc<Accounts>) -> Result<Outcome, Ending> {
-    let deadline = Instant::now() + run.limits.wall_time;
+pub(super) async fn run(run: &Run, accounts: &Arc<Accounts>) -> Result<Ended, Ending> {
+    let deadline = deadline(run.limits.wall_time);
     // Dropped with this future: the thread sees that nobody waits for it any more.
     let (_wanted, wanted) = watch::channel(());
     let host = Host { accounts: Arc::clone(accounts), runtime: Handle::current(), deadline, wanted };

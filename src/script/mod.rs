@@ -19,10 +19,16 @@ use crate::error::Error;
 use crate::tool::{CallRecord, Detail, Failure, seconds};
 
 use accounts::{Accounts, Ending};
-pub use diagnostic::Diagnostic;
+pub use diagnostic::{Diagnostic, DiagnosticKind};
 
 /// A future that is boxed, so that a trait with it can be used as an object.
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// When `wall_time` is over; a time so long that no clock holds it is over in a century.
+fn deadline(wall_time: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(wall_time).unwrap_or(now + Duration::from_secs(100 * 365 * 24 * 3600))
+}
 
 /// What the host gives a script beside its own memory.
 pub(crate) trait Door: Send + Sync + 'static {
@@ -56,7 +62,8 @@ pub(crate) struct Called {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Wall clock, tool calls included; 30 s.
+    /// Wall clock, tool calls included, but not the time in which the servers that the script names are connected before it starts;
+    /// 30 s.
     pub wall_time: Duration,
     /// Memory of the script, at most 1 GiB; 64 MiB. Holds only in the sandbox.
     pub memory_bytes: usize,
@@ -162,7 +169,7 @@ pub(crate) struct Run {
 }
 
 /// How a script itself ended: the JSON text of its value, or what the engine says.
-type Outcome = Result<String, rhaiway_engine::Fault>;
+type Ended = Result<String, rhaiway_engine::Fault>;
 
 /// Runs a script to its end. Dropping the future ends it.
 ///
@@ -196,7 +203,7 @@ fn finish(
     accounts: &Accounts,
     started: Instant,
     peak: Option<usize>,
-    ended: Result<Outcome, Ending>,
+    ended: Result<Ended, Ending>,
 ) -> Execution {
     let execution_time = started.elapsed();
     let ledger = accounts.close();

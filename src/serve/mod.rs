@@ -8,7 +8,7 @@ use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorData, Implementation, ListToolsResult,
     PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool, ToolAnnotations,
 };
-use rmcp::service::{QuitReason, RequestContext, ServiceExt};
+use rmcp::service::{QuitReason, RequestContext, ServerInitializeError, ServiceExt};
 use rmcp::{RoleServer, ServerHandler};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -19,15 +19,14 @@ use crate::error::Error;
 use crate::script::{BoxFuture, Execution};
 use crate::tool::Detail;
 
-/// Longest time that a caller may give a script.
-const MAX_TIMEOUT: Duration = Duration::from_hours(1);
-
 /// What the server offers to its clients.
 pub(crate) trait CodeMode: Send + Sync + 'static {
     fn execute(&self, code: String, timeout: Option<Duration>) -> BoxFuture<'_, Result<Execution, Error>>;
     fn search(&self, query: String, detail: Detail) -> BoxFuture<'_, Result<SearchResults, Error>>;
     /// Names of the servers in scripts.
     fn namespaces(&self) -> Vec<String>;
+    /// How long a script may take, and takes where its caller does not say less.
+    fn wall_time(&self) -> Duration;
 }
 
 /// Serves code mode to one client.
@@ -43,14 +42,14 @@ impl CodeModeServer {
 
     /// Serves on this process's standard input and output until the client closes them.
     pub(crate) async fn serve_stdio(self) -> Result<(), Error> {
-        let failed = |error: &dyn std::error::Error| Error::Request {
-            server: "rhaiway".into(),
-            method: "initialize",
-            message: error.to_string(),
+        let failed = |message: String| Error::Serve { message };
+        let service = match self.serve(rmcp::transport::stdio()).await {
+            Ok(service) => service,
+            Err(ServerInitializeError::ConnectionClosed(_)) => return Ok(()), // a client that changed its mind
+            Err(error) => return Err(failed(error.to_string())),
         };
-        let service = self.serve(rmcp::transport::stdio()).await.map_err(|error| failed(&error))?;
         match service.waiting().await {
-            Ok(QuitReason::JoinError(error)) | Err(error) => Err(failed(&error)),
+            Ok(QuitReason::JoinError(error)) | Err(error) => Err(failed(error.to_string())),
             Ok(_) => Ok(()),
         }
     }
@@ -98,7 +97,7 @@ impl ServerHandler for CodeModeServer {
         _page: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult::with_all_items(tools()))
+        Ok(ListToolsResult::with_all_items(tools(self.code_mode.wall_time())))
     }
 
     async fn call_tool(
@@ -111,7 +110,7 @@ impl ServerHandler for CodeModeServer {
             match &*call.name {
                 "execute_code" => {
                     let ExecuteCode { code, timeout } = parse(arguments)?;
-                    let timeout = timeout.map(seconds).transpose()?;
+                    let timeout = timeout.map(|timeout| seconds(timeout, self.code_mode.wall_time())).transpose()?;
                     let execution =
                         self.code_mode.execute(code, timeout).await.map_err(|error| invalid_state(&error))?;
                     answer(&execution, execution.error.is_some())
@@ -136,12 +135,13 @@ impl ServerHandler for CodeModeServer {
     }
 }
 
-fn tools() -> Vec<Tool> {
+fn tools(wall_time: Duration) -> Vec<Tool> {
+    let seconds = wall_time.as_secs_f64();
     let execute = json!({
         "type": "object",
         "properties": {
             "code": {"type": "string", "description": "The script, in Rhai"},
-            "timeout": {"type": "number", "exclusiveMinimum": 0, "default": 30, "description": "Seconds that the script may take"},
+            "timeout": {"type": "number", "exclusiveMinimum": 0, "maximum": seconds, "default": seconds, "description": "Seconds that the script may take"},
         },
         "required": ["code"],
     });
@@ -198,12 +198,12 @@ fn parse<T: DeserializeOwned>(arguments: Value) -> Result<T, ErrorData> {
     serde_json::from_value(arguments).map_err(|error| ErrorData::invalid_params(error.to_string(), None))
 }
 
-fn seconds(seconds: f64) -> Result<Duration, ErrorData> {
-    let duration =
-        Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero() && *duration <= MAX_TIMEOUT);
+fn seconds(seconds: f64, max: Duration) -> Result<Duration, ErrorData> {
+    let duration = Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero() && *duration <= max);
     duration.ok_or_else(|| {
+        let max = max.as_secs_f64();
         ErrorData::invalid_params(
-            format!("`timeout` is {seconds}, and has to be over 0 and at most {} s", MAX_TIMEOUT.as_secs()),
+            format!("`timeout` is {seconds}, and has to be over 0 and at most {max}, this server's own"),
             None,
         )
     })

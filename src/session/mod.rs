@@ -4,12 +4,11 @@ mod http;
 mod process;
 mod wire;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::{HeaderName, HeaderValue};
 use rmcp::model::{
     CallToolRequest, CallToolRequestParams, CancelledNotification, CancelledNotificationParam, ClientConfig,
     ClientRequest, GetPromptRequestParams, GetPromptResult, Implementation, JsonObject, ListToolsRequest,
@@ -17,8 +16,6 @@ use rmcp::model::{
     RequestId, Resource, ResourceTemplate, ServerPeerInfo, ServerResult,
 };
 use rmcp::service::{ClientInitializeError, Peer, PeerRequestOptions, RunningService, ServiceError, ServiceExt};
-use rmcp::transport::StreamableHttpClientTransport;
-use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use rmcp::{ClientHandler, RoleClient, RoleServer, Service};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -27,7 +24,6 @@ use crate::catalog::ToolSet;
 use crate::config::{ServerConfig, Transport, expand};
 use crate::error::Error;
 use crate::tool::{Failure, FailureKind, Tool, ToolAnswer};
-use http::DivertingClient;
 use process::{Process, Program};
 use wire::{Complaints, Diverter, LineTransport, Slot, WantsText};
 
@@ -42,8 +38,28 @@ pub(crate) struct SessionSettings {
     pub(crate) verify_tls: bool,
 }
 
+/// A server's entry while its strings are expanded.
+struct ConfigPlace<'a> {
+    server: &'a str,
+    variables: &'a (dyn Fn(&str) -> Option<String> + Send + Sync),
+}
+
+impl ConfigPlace<'_> {
+    fn wrong(&self, key: &str, message: impl Into<String>) -> Error {
+        Error::Config { path: format!("mcpServers.{}.{key}", self.server), message: message.into() }
+    }
+
+    fn expand(&self, key: &str, text: &str) -> Result<String, Error> {
+        expand(text, self.variables)
+            .map_err(|variable| self.wrong(key, format!("it needs the variable `{variable}`, which is not set")))
+    }
+}
+
 /// How long closing may take at most, over the bounds of the process itself.
 const CLOSE: Duration = Duration::from_secs(10);
+/// Size of all pages of a server's list of tools.
+const LIST_BYTES: usize = 64 << 20;
+const TOOLS_LIST: &str = "tools/list";
 /// Pages of one list; a server that always names a next page must not keep us for ever.
 const PAGES: usize = 1000;
 
@@ -64,6 +80,8 @@ struct Inner {
     /// With the count of changes that it was listed at.
     tools: Mutex<Option<(u64, Arc<ToolSet>)>>,
     listing: tokio::sync::Mutex<()>,
+    /// Bounds listing too.
+    connect_timeout: Duration,
 }
 
 /// What rmcp asks of the client.
@@ -91,56 +109,31 @@ impl Session {
     /// Connects and initialises.
     pub(crate) async fn open(name: &str, config: &ServerConfig, settings: &SessionSettings) -> Result<Self, Error> {
         let connect = |message| Error::Connect { server: name.into(), message, stderr: Vec::new() };
-        let expand = |text: &String| {
-            expand(text, &*settings.variables).map_err(|variable| {
-                connect(format!("its configuration needs the variable `{variable}`, which is not set"))
-            })
-        };
+        let place = ConfigPlace { server: name, variables: &*settings.variables };
         let bound = config.connect_timeout.unwrap_or(settings.connect_timeout);
         let diverter = Arc::new(Diverter::default());
         match &config.transport {
             Transport::Stdio { command, args, env, cwd } => {
-                let cwd = cwd.as_ref().map(|cwd| expand(&cwd.display().to_string())).transpose()?;
+                let cwd = cwd.as_ref().map(|cwd| place.expand("cwd", &cwd.display().to_string())).transpose()?;
                 let program = Program {
-                    command: expand(command)?,
-                    args: args.iter().map(expand).collect::<Result<_, _>>()?,
+                    command: place.expand("command", command)?,
+                    args: args.iter().map(|arg| place.expand("args", arg)).collect::<Result<_, _>>()?,
                     env: env
                         .iter()
-                        .map(|(key, value)| Ok((key.clone(), expand(value)?)))
+                        .map(|(key, value)| Ok((key.clone(), place.expand("env", value)?)))
                         .collect::<Result<_, Error>>()?,
-                    cwd: cwd.map(|cwd| Path::new(&cwd).to_path_buf()),
+                    cwd: cwd.map(PathBuf::from),
                 };
                 let (process, stdout, stdin) = Process::start(&program, &*settings.variables).map_err(connect)?;
                 let complaints = Arc::new(Complaints::default());
                 let transport = LineTransport::new(stdout, stdin, Arc::clone(&diverter), Arc::clone(&complaints));
                 Self::initialize(name, transport, diverter, Some(process), complaints, bound).await
             }
-            Transport::Http { url, headers, auth, timeout, read_timeout } => {
-                let mut http = reqwest::Client::builder()
-                    .connect_timeout(timeout.unwrap_or(bound))
-                    .danger_accept_invalid_certs(!settings.verify_tls);
-                if let Some(read_timeout) = read_timeout {
-                    http = http.read_timeout(*read_timeout);
-                }
-                let http =
-                    http.build().map_err(|error| connect(format!("the HTTP client can't be set up: {error}")))?;
-                let mut transport = StreamableHttpClientTransportConfig::with_uri(expand(url)?);
-                transport.auth_header = auth.as_ref().map(expand).transpose()?;
-                for (key, value) in headers {
-                    let wrong = |what: &str| {
-                        connect(format!("the header `{key}` of its configuration has {what} that HTTP does not allow"))
-                    };
-                    let name = key.parse::<HeaderName>().map_err(|_| wrong("a name"))?;
-                    let value = HeaderValue::from_str(&expand(value)?).map_err(|_| wrong("a value"))?;
-                    transport.custom_headers.insert(name, value);
-                }
-                let transport = StreamableHttpClientTransport::with_client(
-                    DivertingClient { http, diverter: Arc::clone(&diverter) },
-                    transport,
-                );
+            Transport::Http(http) => {
+                let transport = http::transport(http, &place, bound, settings.verify_tls, &diverter)?;
                 Self::initialize(name, transport, diverter, None, Arc::default(), bound).await
             }
-            Transport::WebSocket { .. } => Err(connect("WebSocket servers (`ws_url`) are not supported yet".into())),
+            Transport::WebSocket { .. } => Err(place.wrong("ws_url", "WebSocket servers are not supported yet")),
         }
     }
 
@@ -200,6 +193,7 @@ impl Session {
             diverter,
             tools: Mutex::default(),
             listing: tokio::sync::Mutex::default(),
+            connect_timeout: bound,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -246,13 +240,19 @@ impl Session {
         let slot = Arc::new(Slot::default());
         call.extensions.insert(WantsText(Arc::downgrade(&slot)));
         let answer = self.text_of(ClientRequest::CallToolRequest(call), slot, timeout).await;
-        let failed = |kind, message| Failure { kind, server: self.inner.name.clone(), tool: name.into(), message };
+        let failed =
+            |kind, message| Failure { kind, server: self.inner.name.clone(), tool: name.into(), message, data: None };
         let text = answer.map_err(|error| {
             let (kind, reason) = self.explain(&error);
-            failed(kind, reason)
+            let data = match error {
+                ServiceError::McpError(error) => error.data,
+                _ => None,
+            };
+            Failure { data, ..failed(kind, reason) }
         })?;
         let unusable = |reason: String| failed(FailureKind::Answer, format!("the answer can't be used: {reason}"));
-        let answer: ToolAnswer = serde_json::from_str(&text).map_err(|error| unusable(error.to_string()))?;
+        let answer: ToolAnswer = serde_json::from_str(&text)
+            .map_err(|error| unusable(format!("it is no object with `content`: {error}")))?;
         match answer.result_type.as_deref() {
             None | Some("complete") => Ok(answer),
             Some(other) => Err(unusable(format!("its type is `{other}`, which is not supported yet")).into()),
@@ -276,7 +276,11 @@ impl Session {
             return Ok(tools);
         }
         let changes = self.inner.diverter.tools_changed.load(Ordering::Acquire);
-        let tools = Arc::new(ToolSet::new(self.fetch_tools().await?));
+        let bound = self.inner.connect_timeout;
+        let too_slow =
+            |_| self.request_failed(TOOLS_LIST, format!("it did not answer within {} s", bound.as_secs_f64()));
+        let tools = tokio::time::timeout(bound, self.fetch_tools()).await.map_err(too_slow)??;
+        let tools = Arc::new(ToolSet::new(tools));
         *self.inner.tools.lock().unwrap_or_else(PoisonError::into_inner) = Some((changes, Arc::clone(&tools)));
         Ok(tools)
     }
@@ -295,11 +299,11 @@ impl Session {
             tools: Vec<Value>,
             next_cursor: Option<String>,
         }
-        const METHOD: &str = "tools/list";
         if self.server_info().is_some_and(|info| info.capabilities.tools.is_none()) {
             return Ok(Vec::new());
         }
         let mut tools = Vec::new();
+        let mut bytes = 0;
         let mut cursor = None;
         for _ in 0..PAGES {
             let mut list = ListToolsRequest::with_param(PaginatedRequestParams::default().with_cursor(cursor.take()));
@@ -308,9 +312,13 @@ impl Session {
             let text = self
                 .text_of(ClientRequest::ListToolsRequest(list), slot, None)
                 .await
-                .map_err(|error| self.request_error(METHOD, &error))?;
+                .map_err(|error| self.request_error(TOOLS_LIST, &error))?;
+            bytes += text.len();
+            if bytes > LIST_BYTES {
+                return Err(self.request_failed(TOOLS_LIST, format!("the list has more than {LIST_BYTES} bytes")));
+            }
             let page: Page = serde_json::from_str(&text)
-                .map_err(|error| self.request_failed(METHOD, format!("its answer can't be read: {error}")))?;
+                .map_err(|error| self.request_failed(TOOLS_LIST, format!("its answer can't be read: {error}")))?;
             for entry in page.tools {
                 match Tool::from_json(entry) {
                     Ok(tool) => tools.push(tool),
@@ -322,7 +330,7 @@ impl Session {
                 None => return Ok(tools),
             }
         }
-        Err(self.request_failed(METHOD, format!("the list has more than {PAGES} pages")))
+        Err(self.request_failed(TOOLS_LIST, format!("the list has more than {PAGES} pages")))
     }
 
     /// The server's resources, all pages.

@@ -14,9 +14,12 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::sync::watch;
 
 /// Longest message that a server may send. An answer may have 8 MiB, which can double when JSON is sent inside of a JSON string.
 const MESSAGE_BYTES: usize = 32 << 20;
+/// Requests under way from which on those are looked for that nobody waits for.
+const FORGOTTEN: usize = 64;
 /// No notification of a change is longer.
 const NOTIFICATION_BYTES: usize = 4096;
 /// Lines of junk that are kept for an error message, and the length of each.
@@ -58,23 +61,27 @@ impl Diverter {
             _ => return,
         };
         if let Some(WantsText(slot)) = extensions.get::<WantsText>() {
-            self.waiting().insert(request.id.clone(), slot.clone());
+            let mut waiting = self.waiting();
+            if waiting.len() >= FORGOTTEN {
+                // Callers that are gone, and whose servers never answered.
+                waiting.retain(|_, slot| slot.strong_count() > 0);
+            }
+            waiting.insert(request.id.clone(), slot.clone());
         }
     }
 
     /// Takes a message that came in, if its text is wanted: the message that rmcp gets in its place.
     pub(super) fn divert(&self, text: &str) -> Option<ServerJsonRpcMessage> {
-        // To list once too often does no harm, so that there is no need to parse.
-        if text.len() < NOTIFICATION_BYTES && text.contains("\"notifications/tools/list_changed\"") {
+        // To list once too often does no harm, so that there is no need to parse, whether slashes are escaped or not.
+        if text.len() < NOTIFICATION_BYTES && text.contains("tools") && text.contains("list_changed\"") {
             self.tools_changed.fetch_add(1, Ordering::Release);
         }
         if self.waiting().is_empty() {
             return None;
         }
-        let Peek { id: Some(id), method: None, result: Some(result) } = serde_json::from_str(text).ok()? else {
-            return None;
-        };
+        let Peek { id: Some(id), method: None, result } = serde_json::from_str(text).ok()? else { return None };
         let slot = self.waiting().remove(&id)?;
+        let result = result?; // else an error, which rmcp types well
         // Where nobody waits any more, the answer is dropped.
         if let Some(slot) = slot.upgrade() {
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result.get().into());
@@ -115,6 +122,8 @@ pub(super) struct LineTransport<R, W> {
     /// The line as far as it has been read; `receive` may be cancelled in the middle of one.
     line: Vec<u8>,
     writer: Arc<tokio::sync::Mutex<Option<W>>>,
+    /// Ends a write that the server does not take.
+    closed: watch::Sender<bool>,
     diverter: Arc<Diverter>,
     complaints: Arc<Complaints>,
 }
@@ -122,7 +131,8 @@ pub(super) struct LineTransport<R, W> {
 impl<R: AsyncRead + Unpin, W> LineTransport<R, W> {
     pub(super) fn new(reader: R, writer: W, diverter: Arc<Diverter>, complaints: Arc<Complaints>) -> Self {
         let writer = Arc::new(tokio::sync::Mutex::new(Some(writer)));
-        Self { reader: BufReader::with_capacity(64 << 10, reader), line: Vec::new(), writer, diverter, complaints }
+        let reader = BufReader::with_capacity(64 << 10, reader);
+        Self { reader, line: Vec::new(), writer, closed: watch::Sender::new(false), diverter, complaints }
     }
 
     /// Reads up to the next line's end into `line`; `false` at the end of the stream, or where the line is too long.
@@ -169,6 +179,10 @@ impl<R: AsyncRead + Unpin, W> LineTransport<R, W> {
     }
 }
 
+fn not_connected() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the connection is closed")
+}
+
 impl<R, W> Transport<RoleClient> for LineTransport<R, W>
 where
     R: AsyncRead + Unpin + Send,
@@ -178,16 +192,20 @@ where
 
     fn send(&mut self, message: TxJsonRpcMessage<RoleClient>) -> impl Future<Output = io::Result<()>> + Send + 'static {
         self.diverter.sent(&message);
-        let writer = Arc::clone(&self.writer);
+        let (writer, mut closed) = (Arc::clone(&self.writer), self.closed.subscribe());
         async move {
             let mut line = serde_json::to_vec(&message)?;
             line.push(b'\n');
-            let mut writer = writer.lock().await;
-            let writer = writer
-                .as_mut()
-                .ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the connection is closed"))?;
-            writer.write_all(&line).await?;
-            writer.flush().await
+            let write = async {
+                let mut writer = writer.lock().await;
+                let writer = writer.as_mut().ok_or_else(not_connected)?;
+                writer.write_all(&line).await?;
+                writer.flush().await
+            };
+            tokio::select! {
+                written = write => written,
+                _ = closed.wait_for(|closed| *closed) => Err(not_connected()),
+            }
         }
     }
 
@@ -202,6 +220,7 @@ where
     }
 
     async fn close(&mut self) -> io::Result<()> {
+        self.closed.send_replace(true);
         // Dropping it closes the server's standard input, which tells it to end.
         drop(self.writer.lock().await.take());
         Ok(())

@@ -4,6 +4,19 @@ use rhai::{Dynamic, EvalAltResult, ImmutableString, Map, ParseError, Position as
 
 use crate::{Position, json, namespace};
 
+/// Kinds that what a script throws may have: those of failed calls, which a script may throw on, and of our own functions.
+const KINDS: [&str; 9] = [
+    "answer",
+    "arguments",
+    "call_timeout",
+    "connection",
+    "protocol",
+    "runtime",
+    "tool",
+    "unknown_server",
+    "unknown_tool",
+];
+
 /// Why a script ended without a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -58,8 +71,7 @@ impl Fault {
             value.as_map_ref().ok().and_then(|map| map.get(key)?.as_immutable_string_ref().ok().map(|s| s.to_string()))
         };
         // A failed call keeps its kind when a script throws on what it caught.
-        let kind =
-            text("kind").filter(|kind| kind == "runtime" || (text("server").is_some() && text("tool").is_some()));
+        let kind = text("kind").filter(|kind| KINDS.contains(&kind.as_str()));
         let message = match text("message") {
             Some(message) => message,
             None if value.is_unit() => "the script threw an error without a value".into(),
