@@ -597,7 +597,7 @@ impl ScriptDoor {
         let arguments: Map<String, Value> = serde_json::from_str(&call.arguments)
             .map_err(|error| fail(FailureKind::Arguments, format!("the arguments are no JSON object: {error}")))?;
         let answer = session.call_tool(&tool.name, arguments, None).await.map_err(|error| match error {
-            Error::Call(failure) => Failure { server: call.server.clone(), ..failure },
+            Error::Call(failure) => Failure { server: call.server.clone(), ..*failure },
             other => fail(FailureKind::Connection, other.to_string()),
         })?;
         answer.into_script_value().map_err(|fault| Failure {

@@ -62,7 +62,7 @@ pub enum Error {
     },
     /// A tool could not be called, or failed.
     #[error(transparent)]
-    Call(#[from] Failure),
+    Call(Box<Failure>),
     /// The client of the code-mode server does not speak MCP.
     #[error("can't serve code mode: {message}")]
     Serve {
@@ -78,6 +78,12 @@ pub enum Error {
         /// Why.
         message: String,
     },
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Call(Box::new(failure))
+    }
 }
 
 impl Error {

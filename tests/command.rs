@@ -210,7 +210,7 @@ async fn bad_input() -> Result<(), Ignored> {
         let ran = rhaiway(arguments).await;
         assert_eq!(ran.code, 2, "{arguments:?}: {}", ran.stderr);
         assert!(ran.stderr.contains(message), "{arguments:?}: {}", ran.stderr);
-        assert_eq!(ran.stderr.contains("panicked"), false);
+        assert!(!ran.stderr.contains("panicked"));
     }
     // As JSON, there is still exactly one object.
     let ran = rhaiway(&["run", "--json", "-e", "1", "--config", &broken]).await;

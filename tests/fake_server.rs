@@ -26,6 +26,7 @@ pub fn main(behaviour: &str) {
             return std::io::stdin().lock().lines().for_each(drop);
         }
         #[cfg(unix)]
+        #[allow(clippy::zombie_processes, reason = "it is to be left behind")]
         "stubborn" => {
             // A child that ignores SIGTERM too, and does not end with its input.
             std::process::Command::new("sh").args(["-c", "trap '' TERM; while :; do sleep 1; done"]).spawn().unwrap();

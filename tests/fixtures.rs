@@ -1,4 +1,4 @@
-//! Real MCP servers for the tests: installs pinned ones from npm and PyPI, once, under the cargo target folder.
+//! Real MCP servers for the tests: installs pinned ones from npm and `PyPI`, once, under the cargo target folder.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek};

@@ -67,14 +67,14 @@ pub fn demo() -> Value {
     json!({"command": program(), "args": ["demo-server"]})
 }
 
-pub fn config(servers: Value) -> Config {
+pub fn config(servers: &Value) -> Config {
     Config::from_value(json!({"mcpServers": servers})).unwrap()
 }
 
 /// A client in code mode with these servers.
 pub fn builder(servers: Value) -> ClientBuilder {
     Client::builder()
-        .config(config(servers))
+        .config(config(&servers))
         .variables(|name| std::env::var(name).ok())
         .cache_dir(cache_dir())
         .code_mode(true)

@@ -83,7 +83,7 @@ struct RunArguments {
     /// The script itself.
     #[arg(short = 'e', long = "eval", value_name = "CODE")]
     code: Option<String>,
-    /// Print one JSON object: result, logs, error, execution_time, calls, usage.
+    /// Print one JSON object: `result`, `logs`, `error`, `execution_time`, `calls`, `usage`.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -269,7 +269,7 @@ async fn tools(arguments: ToolsArguments) -> Result<u8, Failure> {
 
 async fn serve(arguments: ServeArguments) -> Result<u8, Failure> {
     let client = with_script(client(&arguments.servers)?, &arguments.script).build()?;
-    let served = until_signal(&client, client.serve_stdio()).await?;
+    let served = until_signal(&client, Box::pin(client.serve_stdio())).await?;
     client.close_all_sessions().await;
     served?;
     Ok(0)
@@ -359,15 +359,12 @@ fn with_script(builder: ClientBuilder, arguments: &ScriptArguments) -> ClientBui
 
 fn config(file: Option<&Path>) -> Result<Config, Failure> {
     let found = CONFIG_FILES.iter().map(Path::new).find(|file| file.exists());
-    match file.or(found) {
-        Some(file) => Ok(Config::from_file(file)?),
-        None => {
-            let program = std::env::current_exe()
-                .map_err(|error| Failure::usage(format!("can't find this program for the demo: {error}")))?;
-            let demo = json!({"mcpServers": {"demo": {"command": program, "args": ["demo-server"]}}});
-            Ok(Config::from_value(demo)?)
-        }
+    if let Some(file) = file.or(found) {
+        return Ok(Config::from_file(file)?);
     }
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::usage(format!("can't find this program for the demo: {error}")))?;
+    Ok(Config::from_value(json!({"mcpServers": {"demo": {"command": program, "args": ["demo-server"]}}}))?)
 }
 
 /// Says which servers failed, but for what the user has read already: when the configuration was read, or in the script's error.

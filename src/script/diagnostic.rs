@@ -95,9 +95,8 @@ const THROWN: usize = 64 << 10;
 impl Diagnostic {
     fn new(kind: DiagnosticKind, mut message: String) -> Self {
         if message.len() > MESSAGE {
-            let size = message.len();
-            message.truncate(message.floor_char_boundary(MESSAGE));
-            message.push_str(&format!("… [cut: the message has {size} bytes]"));
+            let start = &message[..message.floor_char_boundary(MESSAGE)];
+            message = format!("{start}… [cut: the message has {} bytes]", message.len());
         }
         Self { kind, message, line: None, column: None, source_line: None, thrown: None }
     }

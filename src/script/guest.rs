@@ -23,7 +23,7 @@ wasmtime::component::bindgen!({
     exports: { "run": async },
 });
 
-use rhaiway::engine::{host, types};
+use self::rhaiway::engine::{host, types};
 
 /// The built guest. `sandbox/build.sh` makes it, and a test compares it with its sources.
 const ENGINE: &[u8] = include_bytes!("../../sandbox/dist/engine.wasm");

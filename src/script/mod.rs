@@ -27,7 +27,7 @@ pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// When `wall_time` is over; a time so long that no clock holds it is over in a century.
 fn deadline(wall_time: Duration) -> Instant {
     let now = Instant::now();
-    now.checked_add(wall_time).unwrap_or(now + Duration::from_secs(100 * 365 * 24 * 3600))
+    now.checked_add(wall_time).unwrap_or(now + Duration::from_hours(100 * 365 * 24))
 }
 
 /// What the host gives a script beside its own memory.

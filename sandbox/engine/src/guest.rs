@@ -8,7 +8,7 @@ use crate::{Host, Position, Refusal, ToolCall};
 
 wit_bindgen::generate!({ world: "engine", path: "../wit" });
 
-use rhaiway::engine::{host, types};
+use self::rhaiway::engine::{host, types};
 
 impl From<Position> for types::Position {
     fn from(Position { line, column }: Position) -> Self {
