@@ -4,7 +4,7 @@
 //! are ignored with the reason, unless `RHAIWAY_REQUIRE_FIXTURES` is set, which makes it a failure.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
-#![allow(unreachable_pub, clippy::too_many_lines, clippy::duration_suboptimal_units)]
+#![allow(unreachable_pub, clippy::too_many_lines, clippy::duration_suboptimal_units, clippy::needless_pass_by_value)]
 #![allow(clippy::disallowed_methods, reason = "tests read the environment that they run in")]
 
 mod client;
