@@ -45,13 +45,7 @@ pub struct Client {
 
 struct Inner {
     configured: RwLock<Configured>,
-    allowed: Option<Vec<String>>,
-    code_mode: bool,
-    settings: SessionSettings,
-    limits: Limits,
-    isolation: Isolation,
-    cache_dir: Option<PathBuf>,
-    on_compile: Option<Arc<dyn Fn() + Send + Sync>>,
+    setup: Setup,
     connections: Mutex<HashMap<String, Arc<Connection>>>,
     /// Apart from the servers' own, which may have any name.
     code_mode_session: Arc<Connection>,
@@ -96,6 +90,11 @@ async fn close(connection: &Connection) -> bool {
 #[must_use]
 pub struct ClientBuilder {
     config: Config,
+    setup: Setup,
+}
+
+/// What is set once, for all servers and scripts of a client.
+struct Setup {
     allowed: Option<Vec<String>>,
     code_mode: bool,
     settings: SessionSettings,
@@ -114,57 +113,57 @@ impl ClientBuilder {
 
     /// Only these servers are connected; all of them where this is not called.
     pub fn allowed_servers(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.allowed = Some(names.into_iter().map(Into::into).collect());
+        self.setup.allowed = Some(names.into_iter().map(Into::into).collect());
         self
     }
 
     /// Enables [`Client::execute_code`], and shows only the code-mode session to the outside; off where this is not called.
     pub fn code_mode(mut self, on: bool) -> Self {
-        self.code_mode = on;
+        self.setup.code_mode = on;
         self
     }
 
     /// Looks up `${VAR}` in the configuration, and the variables that child processes need, such as `PATH`. Nothing is known where this
     /// is not called; `|name| std::env::var(name).ok()` is what most programs want.
     pub fn variables(mut self, variables: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
-        self.settings.variables = Arc::new(variables);
+        self.setup.settings.variables = Arc::new(variables);
         self
     }
 
     /// How long connecting to one server may take, where its entry has no `connect_timeout`; 30 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.connect_timeout = timeout;
+        self.setup.settings.connect_timeout = timeout;
         self
     }
 
     /// Whether the certificates of HTTP servers are checked; on where this is not called. Off is logged as a warning.
     #[doc(alias = "verify")]
     pub fn verify_tls(mut self, on: bool) -> Self {
-        self.settings.verify_tls = on;
+        self.setup.settings.verify_tls = on;
         self
     }
 
     /// Bounds on every script; [`ExecuteOptions`] can change the wall clock for one.
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+        self.setup.limits = limits;
         self
     }
 
     /// Where scripts run; the sandbox where this is not called.
     pub fn isolation(mut self, isolation: Isolation) -> Self {
-        self.isolation = isolation;
+        self.setup.isolation = isolation;
         self
     }
 
     /// A folder of this user's for the compiled script engine. Without one, each process spends two seconds on compiling it.
     pub fn cache_dir(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.cache_dir = Some(folder.into());
+        self.setup.cache_dir = Some(folder.into());
         self
     }
 
     /// Is called before the script engine is compiled.
     pub fn on_compile(mut self, tell: impl Fn() + Send + Sync + 'static) -> Self {
-        self.on_compile = Some(Arc::new(tell));
+        self.setup.on_compile = Some(Arc::new(tell));
         self
     }
 
@@ -173,27 +172,15 @@ impl ClientBuilder {
     /// # Errors
     /// [`Error::UnknownServer`] if an allowed server is not configured.
     pub fn build(self) -> Result<Client, Error> {
-        let Self { config, allowed, code_mode, settings, limits, isolation, cache_dir, on_compile } = self;
+        let Self { config, setup } = self;
         let known = config.server_names();
-        if let Some(name) = allowed.iter().flatten().find(|name| !known.contains(name)) {
+        if let Some(name) = setup.allowed.iter().flatten().find(|name| !known.contains(name)) {
             return Err(Error::UnknownServer { name: name.clone(), known });
         }
         let (connections, code_mode_session) = Default::default();
-        let namespaces = allowed_namespaces(&config, allowed.as_deref());
+        let namespaces = allowed_namespaces(&config, setup.allowed.as_deref());
         let configured = RwLock::new(Configured { config, namespaces });
-        let inner = Inner {
-            configured,
-            allowed,
-            code_mode,
-            settings,
-            limits,
-            isolation,
-            cache_dir,
-            on_compile,
-            connections,
-            code_mode_session,
-        };
-        Ok(Client { inner: Arc::new(inner) })
+        Ok(Client { inner: Arc::new(Inner { configured, setup, connections, code_mode_session }) })
     }
 }
 
@@ -248,20 +235,21 @@ pub enum ServerStatus {
 impl Client {
     /// A client without servers, to be set up.
     pub fn builder() -> ClientBuilder {
-        ClientBuilder {
-            config: Config::empty(),
+        let settings = SessionSettings {
+            variables: Arc::new(|_: &str| None),
+            connect_timeout: Duration::from_secs(30),
+            verify_tls: true,
+        };
+        let setup = Setup {
             allowed: None,
             code_mode: false,
-            settings: SessionSettings {
-                variables: Arc::new(|_: &str| None),
-                connect_timeout: Duration::from_secs(30),
-                verify_tls: true,
-            },
+            settings,
             limits: Limits::default(),
             isolation: Isolation::default(),
             cache_dir: None,
             on_compile: None,
-        }
+        };
+        ClientBuilder { config: Config::empty(), setup }
     }
 
     /// Adds a server to the configuration, or replaces it; a session that is open goes on with the old entry until it is closed.
@@ -320,7 +308,7 @@ impl Client {
     /// [`Error::UnknownServer`] if it is not configured or not allowed, [`Error::Config`] if its entry is malformed, else
     /// [`Error::Connect`].
     pub async fn create_session(&self, name: &str) -> Result<Session, Error> {
-        if name == CODE_MODE_SESSION && self.inner.code_mode {
+        if name == CODE_MODE_SESSION && self.inner.setup.code_mode {
             return self.code_mode_session().await;
         }
         let allowed = self.inner.allowed_names();
@@ -412,7 +400,7 @@ impl Client {
     }
 
     fn code_mode_server(&self) -> Result<CodeModeServer, Error> {
-        if !self.inner.code_mode {
+        if !self.inner.setup.code_mode {
             return Err(Error::CodeModeOff);
         }
         // Weak, as the client holds the session that holds the server.
@@ -440,7 +428,7 @@ impl Inner {
     fn configure(&self, change: impl FnOnce(&mut Config) -> Result<(), Error>) -> Result<(), Error> {
         let mut configured = self.configured.write().unwrap_or_else(PoisonError::into_inner);
         change(&mut configured.config)?;
-        configured.namespaces = allowed_namespaces(&configured.config, self.allowed.as_deref());
+        configured.namespaces = allowed_namespaces(&configured.config, self.setup.allowed.as_deref());
         Ok(())
     }
 
@@ -463,12 +451,12 @@ impl Inner {
 
     /// The sessions that are shown to the outside.
     fn visible_names(&self) -> Vec<String> {
-        if self.code_mode { vec![CODE_MODE_SESSION.to_string()] } else { self.allowed_names() }
+        if self.setup.code_mode { vec![CODE_MODE_SESSION.to_string()] } else { self.allowed_names() }
     }
 
     /// Where a session is, or would be.
     fn place(&self, name: &str) -> Option<Arc<Connection>> {
-        if self.code_mode && name == CODE_MODE_SESSION {
+        if self.setup.code_mode && name == CODE_MODE_SESSION {
             return Some(Arc::clone(&self.code_mode_session));
         }
         self.connections().get(name).cloned()
@@ -509,7 +497,7 @@ impl Inner {
             broken.close().await;
         }
         let server = self.configured().config.server(name)?;
-        match Session::open(name, &server, &self.settings).await {
+        match Session::open(name, &server, &self.setup.settings).await {
             Ok(session) => {
                 *state = State::Open(session.clone());
                 Ok(session)
@@ -522,7 +510,7 @@ impl Inner {
     }
 
     async fn execute(self: &Arc<Self>, source: String, options: ExecuteOptions) -> Result<Execution, Error> {
-        if !self.code_mode {
+        if !self.setup.code_mode {
             return Err(Error::CodeModeOff);
         }
         let namespaces = self.namespaces();
@@ -532,17 +520,17 @@ impl Inner {
             .map(|space| space.name.as_str())
             .collect();
         join_all(named.iter().map(|name| self.connect(name, false))).await;
-        let mut limits = self.limits.clone();
+        let mut limits = self.setup.limits.clone();
         limits.wall_time = options.timeout.unwrap_or(limits.wall_time);
         script::run(Run {
             source,
             servers: namespaces.iter().map(|space| space.script_name.clone()).collect(),
             limits,
-            isolation: self.isolation,
+            isolation: self.setup.isolation,
             on_log: options.on_log,
             door: Arc::new(ScriptDoor { client: Arc::clone(self), namespaces }),
-            cache_dir: self.cache_dir.clone(),
-            on_compile: self.on_compile.clone(),
+            cache_dir: self.setup.cache_dir.clone(),
+            on_compile: self.setup.on_compile.clone(),
         })
         .await
     }
@@ -635,7 +623,7 @@ impl WeakClient {
 
 impl CodeMode for WeakClient {
     fn wall_time(&self) -> Duration {
-        self.client().map_or(Duration::ZERO, |client| client.limits.wall_time)
+        self.client().map_or(Duration::ZERO, |client| client.setup.limits.wall_time)
     }
 
     fn execute(&self, code: String, timeout: Option<Duration>) -> BoxFuture<'_, Result<Execution, Error>> {

@@ -109,7 +109,7 @@ pub enum Isolation {
     /// In a wasm instance of its own, with hard limits: for every script that somebody else wrote.
     #[default]
     Sandbox,
-    /// In this process, on a blocking thread: for scripts that you trust, such as your own tests. Computes about twice as fast. The
+    /// In this process, on a thread of its own: for scripts that you trust, such as your own tests. Computes about twice as fast. The
     /// wall clock is checked between operations only, memory is not bounded, and deeply nested data can end the process.
     InProcess,
 }

@@ -2,7 +2,7 @@
 
 use rhai::{Dynamic, EvalAltResult, ImmutableString, Map, ParseError, Position as RhaiPosition};
 
-use crate::{Position, json, namespace};
+use crate::{Position, current, json};
 
 /// Kinds that what a script throws may have: those of failed calls, which a script may throw on, and of our own functions.
 const KINDS: [&str; 9] = [
@@ -36,7 +36,7 @@ impl Fault {
     }
 
     pub(crate) fn from_parse(error: &ParseError) -> Self {
-        let message = namespace::unmangle(&error.err_type().to_string());
+        let message = current::unmangle(&error.err_type().to_string());
         Self { position: position(error.position()), ..Self::new("syntax", message) }
     }
 
@@ -61,7 +61,7 @@ impl Fault {
                     crate::CALL_DEPTH
                 ),
             ),
-            other => Self::new("runtime", namespace::unmangle(&other.to_string())),
+            other => Self::new("runtime", current::unmangle(&other.to_string())),
         };
         Self { position: place, ..fault }
     }
@@ -82,7 +82,7 @@ impl Fault {
         };
         Self {
             thrown: json::to_text(value).ok(),
-            ..Self::new(kind.as_deref().unwrap_or("thrown"), namespace::unmangle(&message))
+            ..Self::new(kind.as_deref().unwrap_or("thrown"), current::unmangle(&message))
         }
     }
 }
@@ -109,7 +109,7 @@ fn unknown_name(name: &str) -> String {
 }
 
 fn near_server(name: &str) -> Option<ImmutableString> {
-    let servers = namespace::servers();
+    let servers = current::servers();
     let distances = servers.iter().map(|server| (strsim::damerau_levenshtein(name, server), server));
     let near = distances.filter(|(distance, server)| *distance <= server.chars().count().max(3) / 3 + 1).min();
     near.map(|(_, server)| server.clone())

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::namespace;
+use crate::current;
 use rhai::{Dynamic, Map};
 use serde::ser::{Error as _, SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
@@ -117,7 +117,7 @@ impl Serialize for Json<'_> {
         } else if value.is_char() {
             serializer.collect_str(value)
         } else {
-            let label = namespace::server_label(value).unwrap_or_else(|| label(value));
+            let label = current::server_label(value).unwrap_or_else(|| label(value));
             if strict {
                 Err(S::Error::custom(format!("{label} has no form in JSON")))
             } else {

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unnecessary_box_returns, reason = "Rhai's results hold a boxed error")]
 
+mod current;
 mod error;
 #[cfg(target_family = "wasm")]
 mod guest;
@@ -98,7 +99,7 @@ pub fn init() {
 /// # Errors
 /// The [`Fault`] that ended the script.
 pub fn run(host: Rc<dyn Host>, source: &str, servers: Vec<String>) -> Result<String, Fault> {
-    let _run = namespace::enter(host, source, servers);
+    let _run = current::enter(host, source, servers);
     with_engine(|engine| {
         let ast = engine.compile(source).map_err(|error| Fault::from_parse(&error))?;
         let value =
@@ -122,11 +123,11 @@ fn build() -> Engine {
         .set_optimization_level(OptimizationLevel::None)
         .set_max_expr_depths(EXPRESSION_DEPTH.0, EXPRESSION_DEPTH.1)
         .set_max_call_levels(CALL_DEPTH);
-    engine.on_print(|line| namespace::with_host(|host| host.log(line)));
-    engine.on_debug(|line, _, position| namespace::with_host(|host| host.log(&format!("[{position:?}] {line}"))));
+    engine.on_print(|line| current::with_host(|host| host.log(line)));
+    engine.on_debug(|line, _, position| current::with_host(|host| host.log(&format!("[{position:?}] {line}"))));
     if !cfg!(target_family = "wasm") {
         engine.on_progress(|operations| {
-            (operations.is_multiple_of(OPERATIONS_PER_CHECK) && namespace::with_host(|host| host.interrupted()))
+            (operations.is_multiple_of(OPERATIONS_PER_CHECK) && current::with_host(|host| host.interrupted()))
                 .then_some(Dynamic::UNIT)
         });
     }

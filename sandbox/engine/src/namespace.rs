@@ -2,74 +2,14 @@
 //!
 //! A server's name resolves in `on_var`, also inside functions. The word after it is replaced, while the script is read, by an
 //! identifier that carries the word and its position, so that no tool name collides with a method or keyword of Rhai, and
-//! `on_missing_function` knows where the call stands. The mark that joins the two cannot be part of a source.
-
-use std::cell::RefCell;
-use std::rc::Rc;
+//! `on_missing_function` knows where the call stands.
 
 use rhai::{
     Dynamic, Engine, EvalAltResult, EvalContext, FnPtr, ImmutableString, LexError, Position as RhaiPosition, Token,
 };
 
-use crate::{Host, Refusal, ToolCall, error, json};
-
-const MARK: char = '\u{1}';
-
-/// A server in a script.
-#[derive(Clone)]
-struct Server(ImmutableString);
-
-impl Server {
-    fn label(&self) -> String {
-        format!("<server {}>", self.0)
-    }
-}
-
-/// What stands for a value in JSON that is a server.
-pub(crate) fn server_label(value: &Dynamic) -> Option<String> {
-    value.read_lock::<Server>().map(|server| server.label())
-}
-
-struct Run {
-    host: Rc<dyn Host>,
-    lines: Vec<Box<str>>,
-    servers: Rc<Vec<ImmutableString>>,
-    /// The last three tokens, oldest first.
-    before: [Token; 3],
-}
-
-thread_local! {
-    static RUN: RefCell<Option<Run>> = const { RefCell::new(None) };
-}
-
-/// Ends the run of this thread when it goes out of scope.
-pub(crate) struct RunGuard;
-
-impl Drop for RunGuard {
-    fn drop(&mut self) {
-        RUN.set(None);
-    }
-}
-
-pub(crate) fn enter(host: Rc<dyn Host>, source: &str, servers: Vec<String>) -> RunGuard {
-    RUN.set(Some(Run {
-        host,
-        lines: source.split('\n').map(Into::into).collect(),
-        servers: Rc::new(servers.into_iter().map(Into::into).collect()),
-        before: [Token::EOF, Token::EOF, Token::EOF],
-    }));
-    RunGuard
-}
-
-/// The host of the run; a default where there is none, as while the engine is built.
-pub(crate) fn with_host<T: Default>(f: impl FnOnce(&dyn Host) -> T) -> T {
-    let host = RUN.with_borrow(|run| run.as_ref().map(|run| Rc::clone(&run.host)));
-    host.map_or_else(T::default, |host| f(&*host))
-}
-
-pub(crate) fn servers() -> Rc<Vec<ImmutableString>> {
-    RUN.with_borrow(|run| run.as_ref().map(|run| Rc::clone(&run.servers)).unwrap_or_default())
-}
+use crate::current::{Run, Server, mangle, servers, unmangle_name, with_host, with_run};
+use crate::{Refusal, ToolCall, error, json};
 
 pub(crate) fn search(query: &str, detail_level: &str) -> Result<Dynamic, Box<EvalAltResult>> {
     with_host(|host| Some(host.search_tools(query, detail_level)))
@@ -90,9 +30,7 @@ pub(crate) fn register(engine: &mut Engine) {
                 "a tool is called, not read: `{server}.{tool}(#{{…}})`, or `{server}.call_tool(\"{tool}\", #{{…}})`"
             )))
         })
-        .on_parse_token(|token, position, _| {
-            RUN.with_borrow_mut(|run| run.as_mut().map_or_else(|| token.clone(), |run| run.map_token(&token, position)))
-        })
+        .on_parse_token(|token, position, _| with_run(|run| run.map_token(&token, position)).unwrap_or(token))
         .on_var(|name, _, mut context| {
             let servers = servers();
             let value = match name {
@@ -111,7 +49,7 @@ pub(crate) fn register(engine: &mut Engine) {
             };
             let server = receiver.read_lock::<Server>().map(|server| server.0.clone());
             // The name is as written, and its place unknown, where a variable holds the server: `let g = github; g.tool()`.
-            let (word, position) = unpack(name).unwrap_or((name, RhaiPosition::NONE));
+            let (word, position) = unmangle_name(name).unwrap_or((name, RhaiPosition::NONE));
             if name == word && is_function(&context, name, arguments.len()) {
                 return Ok(None); // `servers.map(f)` asks for a method `f` first
             }
@@ -153,8 +91,7 @@ impl Run {
         let (line, column) = (position.line()?, position.position()?);
         let word = word(token)?;
         // A property of a variable that shadows the server keeps its name.
-        self.call_follows(line, column, word.chars().count())
-            .then(|| identifier(&format!("{word}{MARK}{line}:{column}")))
+        self.call_follows(line, column, word.chars().count()).then(|| identifier(&mangle(&word, line, column)))
     }
 
     fn is_server(&self, before: &Token, token: &Token) -> bool {
@@ -207,27 +144,11 @@ fn word(token: &Token) -> Option<String> {
     }
 }
 
-fn unpack(name: &str) -> Option<(&str, RhaiPosition)> {
-    let (word, place) = name.split_once(MARK)?;
-    let (line, column) = place.split_once(':')?;
-    Some((word, RhaiPosition::new(line.parse().ok()?, column.parse().ok()?)))
-}
-
 fn is_function(context: &EvalContext, name: &str, arguments: usize) -> bool {
     name.contains('$')
         || context
             .iter_namespaces()
             .any(|module| (0..=arguments + 1).any(|count| module.get_script_fn(name, count).is_some()))
-}
-
-/// A message as the author wrote the words in it.
-pub(crate) fn unmangle(message: &str) -> String {
-    let mut parts = message.split(MARK);
-    let mut out = parts.next().unwrap_or_default().to_string();
-    for part in parts {
-        out.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit() || c == ':'));
-    }
-    out
 }
 
 fn call(
