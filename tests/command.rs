@@ -257,7 +257,7 @@ async fn unreachable_servers() -> Result<(), Ignored> {
 
 async fn tools() -> Result<(), Ignored> {
     let ran = rhaiway(&["tools"]).await;
-    assert_eq!((ran.code, ran.stderr.as_str()), (0, "9 of 9 tools on 1 servers\n"));
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, "9 of 9 tools on 1 server\n"));
     assert!(ran.stdout.contains("demo.get_issue\n    Gets one issue"), "{}", ran.stdout);
     let ran = rhaiway(&["tools", "close", "--detail", "full"]).await;
     assert!(ran.stdout.starts_with("demo.close_issue(#{number: integer, reason?: "), "{}", ran.stdout);

@@ -213,7 +213,7 @@ async fn names_and_errors() -> Result<(), Ignored> {
 
         let error = with_limits(|l| l.answer_bytes = 5, isolation, "fake.error()").await.error.unwrap();
         let message =
-            "what `fake.error` says of its failure is too large: 9 bytes, over the limit of 5 (`answer_bytes`)";
+            "what `fake.error` says of its failure is too large: 68 bytes, over the limit of 5 (`answer_bytes`)";
         assert_eq!(error.message, message);
     }
     Ok(())

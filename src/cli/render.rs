@@ -52,7 +52,9 @@ pub(super) fn tools(found: &SearchResults) {
         }
     }
     let meta = &found.meta;
-    note(&format!("{} of {} tools on {} servers", meta.result_count, meta.total_tools, meta.namespaces.len()));
+    let servers = meta.namespaces.len();
+    let plural = if servers == 1 { "" } else { "s" };
+    note(&format!("{} of {} tools on {servers} server{plural}", meta.result_count, meta.total_tools));
 }
 
 /// `(#{number: integer, body?: string})`, a question mark behind what may be left out.

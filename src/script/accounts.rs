@@ -121,14 +121,16 @@ impl Accounts {
                 record.answer_bytes = text.len();
                 Ok(Ok(text))
             }
-            Err(failure) if failure.message.len() > limits.answer_bytes => {
-                record.outcome = Outcome::Limit;
-                let what = format!("what `{}.{}` says of its failure is", record.server, record.tool);
-                Err(limit(&what, "answer_bytes", failure.message.len(), limits.answer_bytes))
-            }
             Err(failure) => {
-                record.outcome = Outcome::Failed(failure.kind);
-                Ok(Err(Refusal::Failed(serde_json::to_string(&failure).unwrap_or_default())))
+                let text = serde_json::to_string(&failure).unwrap_or_default();
+                if text.len() > limits.answer_bytes {
+                    record.outcome = Outcome::Limit;
+                    let what = format!("what `{}.{}` says of its failure is", record.server, record.tool);
+                    Err(limit(&what, "answer_bytes", text.len(), limits.answer_bytes))
+                } else {
+                    record.outcome = Outcome::Failed(failure.kind);
+                    Ok(Err(Refusal::Failed(text)))
+                }
             }
         };
         {
