@@ -68,7 +68,8 @@ digest >"$work/sources"
   export CONST_RANDOM_SEED=rhaiway CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="${flags[*]}"
   cargo rustc --locked --package rhaiway-engine --lib --crate-type cdylib --profile guest --target $target --target-dir "$work/target" "${build_std[@]}"
 )
-cargo run --locked --quiet --release --package rhaiway-assemble --target-dir "$work/target" -- \
+# As the tests build it, so that wasmtime is not built twice.
+cargo run --locked --quiet --package rhaiway-assemble -- \
   "$work/target/$target/guest/rhaiway_engine.wasm" "$work/engine.wasm"
 cp "$work/engine.wasm" "$dist/engine.wasm"
 cp "$work/sources" "$dist/engine.sources"
