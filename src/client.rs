@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::script::{self, BoxFuture, Call, Called, Door, Execution, Isolation, Limits, LogSink, Run};
 use crate::serve::{CodeMode, CodeModeServer};
-use crate::session::{Session, SessionSettings};
+use crate::session::{Children, Session, SessionSettings};
 use crate::tool::{Detail, Failure, FailureKind};
 
 /// Name of the session that code mode shows instead of the servers' own.
@@ -59,7 +59,7 @@ struct Configured {
 
 fn allowed_namespaces(config: &Config, allowed: Option<&[String]>) -> Arc<[Namespace]> {
     let mut names = config.server_names();
-    names.retain(|name| allowed.is_none_or(|allowed| allowed.contains(name)));
+    names.retain(|name| allowed.map_or_else(|| !config.is_disabled(name), |allowed| allowed.contains(name)));
     namespaces(&names).into()
 }
 
@@ -111,7 +111,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Only these servers are connected; all of them where this is not called.
+    /// Only these servers are connected; where this is not called, all but those with `"disabled": true`.
     pub fn allowed_servers(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.setup.allowed = Some(names.into_iter().map(Into::into).collect());
         self
@@ -239,6 +239,7 @@ impl Client {
             variables: Arc::new(|_: &str| None),
             connect_timeout: Duration::from_secs(30),
             verify_tls: true,
+            children: Children::default(),
         };
         let setup = Setup {
             allowed: None,
@@ -368,10 +369,11 @@ impl Client {
         }
     }
 
-    /// Closes all sessions at the same time.
+    /// Closes all sessions at the same time, and waits until their processes have ended, those included that never came to a session.
     pub async fn close_all_sessions(&self) {
         let connections: Vec<Arc<Connection>> = self.inner.connections().values().cloned().collect();
         join_all(connections.iter().chain([&self.inner.code_mode_session]).map(|connection| close(connection))).await;
+        self.inner.setup.settings.children.all_ended().await;
     }
 
     /// Runs a Rhai script in which each allowed server is an object: `server.tool(#{…})`.
@@ -516,7 +518,7 @@ impl Inner {
         let namespaces = self.namespaces();
         let named: Vec<&str> = namespaces
             .iter()
-            .filter(|space| source.contains(&space.script_name))
+            .filter(|space| has_word(&source, &space.script_name))
             .map(|space| space.name.as_str())
             .collect();
         join_all(named.iter().map(|name| self.connect(name, false))).await;
@@ -547,6 +549,14 @@ impl Inner {
             .collect();
         Catalog { servers }
     }
+}
+
+/// Whether the identifier occurs in a source, comments and strings included.
+fn has_word(source: &str, word: &str) -> bool {
+    let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    source
+        .match_indices(word)
+        .any(|(at, _)| !source[..at].ends_with(part) && !source[at + word.len()..].starts_with(part))
 }
 
 /// The host's side of one script.

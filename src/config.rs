@@ -130,7 +130,10 @@ impl Config {
         })?;
         let value = serde_json::from_str(text.trim_start_matches('\u{feff}'))
             .map_err(|error| fault(&path.display().to_string(), format!("not JSON: {error}")))?;
-        Self::from_value(value)
+        Self::from_value(value).map_err(|error| match error {
+            Error::Config { path: place, message } => fault(&format!("{}, {place}", path.display()), message),
+            other => other,
+        })
     }
 
     /// Writes the configuration as indented JSON, through a temporary file, so that a reader sees the old or the new one. Variables
@@ -168,6 +171,14 @@ impl Config {
             Some(entry) => parse(name, entry),
             None => Err(Error::UnknownServer { name: name.into(), known: self.server_names() }),
         }
+    }
+
+    /// Whether the entry says `"disabled": true` or `"enabled": false`, as some editors do.
+    pub(crate) fn is_disabled(&self, name: &str) -> bool {
+        let entry = self.entries().and_then(|entries| entries.get(name));
+        entry.is_some_and(|entry| {
+            entry.get("disabled") == Some(&Value::Bool(true)) || entry.get("enabled") == Some(&Value::Bool(false))
+        })
     }
 
     /// The faults of all malformed entries.

@@ -246,9 +246,13 @@ async fn a_failing_server() -> Result<(), Ignored> {
 
 async fn a_server_that_died() -> Result<(), Ignored> {
     let client = client(json!({"fake": fake_server::entry("plain")}));
-    let script = "let r = []; try { fake.exit() } catch (e) { r.push(e.kind); } r.push(fake.echo(#{a: 1}).tool); r";
+    let script = "let r = []; try { fake.exit() } catch (e) { r.push(e.kind); print(e.message); } r.push(fake.echo(#{a: 1}).tool); r";
     let execution = run(&client, script).await;
     assert_eq!(execution.calls.iter().map(|call| call.outcome.as_str()).collect::<Vec<_>>(), ["connection", "ok"]);
+    assert_eq!(
+        execution.logs,
+        ["the connection is closed: its process ended (exit status: 7); its last lines on stderr:\n  going down"]
+    );
     assert_eq!(value(execution), json!(["connection", "echo"]));
     client.close_all_sessions().await;
     Ok(())
@@ -256,8 +260,12 @@ async fn a_server_that_died() -> Result<(), Ignored> {
 
 async fn not_named_not_started() -> Result<(), Ignored> {
     let mark = Mark::new("not-named");
-    let client = client(json!({"demo": mark.on(demo()), "silent": fake_server::entry("silent")}));
-    assert_eq!(value(run(&client, "1 + 1").await), json!(2));
+    let mut disabled = mark.on(demo());
+    disabled["disabled"] = json!(true);
+    let servers = json!({"demo": mark.on(demo()), "silent": fake_server::entry("silent"), "off": disabled});
+    let client = client(servers);
+    assert_eq!(value(run(&client, "__tool_namespaces").await), json!(["demo", "silent"]));
+    assert_eq!(value(run(&client, "let demonstration = 1; demonstration + 1").await), json!(2));
     assert_eq!(mark.alive().len(), 0);
     assert_eq!(value(run(&client, "demo.list_users().users.len()").await), json!(5));
     assert_eq!(mark.alive().len(), 1);
@@ -383,12 +391,12 @@ async fn answers() -> Result<(), Ignored> {
 async fn dropping_a_run() -> Result<(), Ignored> {
     for isolation in [rhaiway::Isolation::Sandbox, rhaiway::Isolation::InProcess] {
         let client = builder(json!({"fake": fake_server::entry("plain")})).isolation(isolation).build().unwrap();
-        let (printed, mut lines) = tokio::sync::mpsc::unbounded_channel();
-        let options = ExecuteOptions::default().on_log(move |line| printed.send(line.to_string()).unwrap_or_default());
-        let never = client.execute_code("print(\"now\"); fake.never()", options);
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path().join("here");
+        let script = format!("fake.never(#{{path: {:?}}})", here.to_str().unwrap());
         tokio::select! {
-            execution = never => panic!("it ended: {execution:?}"),
-            line = lines.recv() => assert_eq!(line.unwrap(), "now"),
+            execution = client.execute_code(&script, ExecuteOptions::default()) => panic!("it ended: {execution:?}"),
+            () = async { while !here.exists() { tokio::task::yield_now().await } } => {}
         }
         // The server is told, and goes on.
         while value(run(&client, "fake.cancelled().count").await) != json!(1) {}

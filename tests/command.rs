@@ -27,6 +27,8 @@ pub fn tests() -> Vec<Trial> {
         test("command::a_signal_ends_the_servers_too", a_signal),
         test("command::it_does_not_matter_that_nobody_reads", nobody_reads),
         test("command::serve_without_a_client_ends", serve_without_a_client),
+        test("command::serve_leaves_nothing_that_it_was_connecting", serve_while_connecting),
+        test("command::a_full_disk_is_an_error", a_full_disk),
         test("command::what_scripts_print_does_not_control_the_terminal", control_characters),
     ]
 }
@@ -92,7 +94,7 @@ fn file(folder: &Path, name: &str, content: &str) -> String {
 
 async fn a_script_from_each_source() -> Result<(), Ignored> {
     let folder = tempfile::tempdir().unwrap();
-    let script = file(folder.path(), "script.rhai", "6 * 7");
+    let script = file(folder.path(), "script.rhai", "#!/usr/bin/env rhaiway\n6 * 7");
     assert_eq!(rhaiway(&["run", &script]).await.stdout, "42\n");
     assert_eq!(rhaiway(&["run", "-e", "6 * 7"]).await.stdout, "42\n");
     assert_eq!(Rhaiway::new(&["run", "-"]).with_stdin("6 * 7").await.stdout, "42\n");
@@ -188,6 +190,7 @@ async fn the_configuration_in_this_folder() -> Result<(), Ignored> {
 async fn bad_input() -> Result<(), Ignored> {
     let folder = tempfile::tempdir().unwrap();
     let broken = file(folder.path(), "broken.json", "{\"mcpServers\": {\n  \"a\": }\n}");
+    let typo = file(folder.path(), "typo.json", r#"{"mcpserver": {}}"#);
     let both = file(folder.path(), "both.json", r#"{"mcpServers": {"a": {"command": "x", "url": "http://y"}}}"#);
     for (arguments, message) in [
         (&["run", "no-such.rhai"][..], "error: can't read the script `no-such.rhai`: No such file or directory"),
@@ -198,7 +201,11 @@ async fn bad_input() -> Result<(), Ignored> {
             &["run", "-e", "1", "--config", "no-such.json"],
             "error: can't read `no-such.json`: No such file or directory",
         ),
-        (&["run", "-e", "1", "--config", &broken], "not JSON: expected value at line 2 column 8"),
+        (&["run", "-e", "1", "--config", &broken], "broken.json: not JSON: expected value at line 2 column 8"),
+        (
+            &["run", "-e", "1", "--config", &typo],
+            "typo.json, (top level): expected `mcpServers`, found only `mcpserver`",
+        ),
         (&["run", "-e", "1", "--allow-server", "typo"], "error: there is no server `typo`: there are `demo`"),
         (
             &["run", "-e", "a.x()", "--config", &both],
@@ -212,9 +219,16 @@ async fn bad_input() -> Result<(), Ignored> {
         assert!(!ran.stderr.contains("panicked"));
     }
     // As JSON, there is still exactly one object.
-    let ran = rhaiway(&["run", "--json", "-e", "1", "--config", &broken]).await;
-    let out: Value = serde_json::from_str(&ran.stdout).unwrap();
-    assert_eq!((ran.code, &out["error"]["kind"], &out["result"]), (2, &json!("config"), &json!(null)));
+    for (arguments, kind) in [
+        (&["run", "--json", "-e", "1", "--config", &broken][..], "config"),
+        (&["run", "--json", "no-such.rhai"], "usage"),
+        (&["run", "--json", "-e", "1", "--timeout", "0"], "usage"),
+        (&["run", "--json"], "usage"),
+    ] {
+        let ran = rhaiway(arguments).await;
+        let out: Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!((ran.code, &out["error"]["kind"], &out["result"]), (2, &json!(kind), &json!(null)), "{arguments:?}");
+    }
     Ok(())
 }
 
@@ -382,5 +396,49 @@ async fn serve_without_a_client() -> Result<(), Ignored> {
 async fn control_characters() -> Result<(), Ignored> {
     let ran = rhaiway(&["run", "-e", "print(\"\\x1b[31mred\\ta\"); throw \"\\x07\""]).await;
     assert_eq!(ran.stderr.lines().take(2).collect::<Vec<_>>(), ["\u{fffd}[31mred\ta", "error: \u{fffd}"]);
+    Ok(())
+}
+
+async fn serve_while_connecting() -> Result<(), Ignored> {
+    if cfg!(not(target_os = "linux")) {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mark = Mark::new("connecting");
+    let config = json!({"mcpServers": {"hang": mark.on(json!({"command": "sh", "args": ["-c", "sleep 4321"]}))}});
+    let config = file(folder.path(), "config.json", &config.to_string());
+    let mut command = Rhaiway::new(&["serve", "--config", &config]);
+    let mut child = command.0.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    for message in [
+        json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-11-25",
+            "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}}),
+        json!({"jsonrpc": "2.0", "method": "notifications/initialized"}),
+        json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call",
+            "params": {"name": "execute_code", "arguments": {"code": "hang.x()"}}}),
+    ] {
+        stdin.write_all(format!("{message}\n").as_bytes()).await.unwrap();
+    }
+    while mark.alive().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let process = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().await.unwrap().code(), Some(143));
+    assert_eq!(mark.alive(), Vec::<String>::new());
+    Ok(())
+}
+
+async fn a_full_disk() -> Result<(), Ignored> {
+    if cfg!(not(target_os = "linux")) {
+        return Ok(());
+    }
+    for arguments in [&["run", "-e", "1"][..], &["run", "-e", "1", "--json"], &["tools"]] {
+        let mut command = Rhaiway::new(arguments);
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let output = command.0.stdout(full).spawn().unwrap().wait_with_output().await.unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("error: can't write to stdout: No space left"));
+    }
     Ok(())
 }

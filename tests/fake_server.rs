@@ -75,8 +75,16 @@ fn answer(behaviour: &str, seen: &Seen, id: &Value, method: &str, params: &Value
         "tools/list" if behaviour == "never-lists" => vec![],
         "tools/list" => vec![result(&tools(behaviour, seen, params))],
         "tools/call" => match params["name"].as_str().unwrap_or_default() {
-            "exit" => std::process::exit(7),
-            "never" => vec![],
+            "exit" => {
+                eprintln!("going down");
+                std::process::exit(7)
+            }
+            "never" => {
+                if let Some(path) = params["arguments"]["path"].as_str() {
+                    std::fs::write(path, "").unwrap(); // says that the call has come
+                }
+                vec![]
+            }
             "cancelled" => {
                 vec![result(&json!({"content": [], "structuredContent": {"count": seen.cancelled}}).to_string())]
             }

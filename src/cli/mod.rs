@@ -5,7 +5,7 @@
 mod render;
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -153,6 +153,12 @@ impl Failure {
     }
 }
 
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self { code: SCRIPT_FAILED, kind: "output", message: format!("can't write to stdout: {error}") }
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let (code, kind) = match &error {
@@ -166,9 +172,23 @@ impl From<Error> for Failure {
 }
 
 pub(crate) fn main() -> ExitCode {
-    let Arguments { command } = Arguments::parse();
+    let Arguments { command } = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            if error.use_stderr() && std::env::args().any(|argument| argument == "--json") {
+                render::data(&not_begun("usage", error.to_string().trim())).unwrap_or_default();
+            }
+            error.exit();
+        }
+    };
     let filter = std::env::var("RHAIWAY_LOG").unwrap_or_else(|_| "rhaiway=warn".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
     // Often back to the timers and sockets: with the default of 61 tasks, busy scripts hold others back by 200 ms.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(2).build();
     let code = match runtime {
@@ -197,15 +217,16 @@ async fn dispatch(command: Command) -> u8 {
     }
 }
 
+/// The JSON of a script that was not run.
+fn not_begun(kind: &str, message: &str) -> String {
+    let (error, usage) = (json!({"kind": kind, "message": message}), rhaiway::Usage::default());
+    json!({"result": null, "logs": [], "error": error, "execution_time": 0.0, "calls": [], "usage": usage}).to_string()
+}
+
 /// Says why on stderr and, where JSON is wanted, as an execution that never began.
 fn fail(failure: &Failure, json: bool) -> u8 {
     if json {
-        let error = json!({"kind": failure.kind, "message": failure.message});
-        let usage = rhaiway::Usage::default();
-        render::data(
-            &json!({"result": null, "logs": [], "error": error, "execution_time": 0.0, "calls": [], "usage": usage})
-                .to_string(),
-        );
+        render::data(&not_begun(failure.kind, &failure.message)).unwrap_or_default();
     }
     render::note(&format!("error: {}", failure.message));
     failure.code
@@ -231,12 +252,12 @@ async fn run(arguments: RunArguments) -> Result<u8, Failure> {
     warn_of_failed(&client, &status, &said);
     if json {
         let text = serde_json::to_string(&execution).map_err(|error| Failure::usage(error.to_string()))?;
-        render::data(&text);
+        render::data(&text)?;
     }
     let Execution { result, error, .. } = execution;
     let Some(error) = error else {
         if !json {
-            render::value(&result);
+            render::value(&result)?;
         }
         return Ok(0);
     };
@@ -260,9 +281,9 @@ async fn tools(arguments: ToolsArguments) -> Result<u8, Failure> {
     client.close_all_sessions().await;
     warn_of_failed(&client, &status, "");
     if json {
-        render::data(&serde_json::to_string(&found).map_err(|error| Failure::usage(error.to_string()))?);
+        render::data(&serde_json::to_string(&found).map_err(|error| Failure::usage(error.to_string()))?)?;
     } else {
-        render::tools(&found);
+        render::tools(&found)?;
     }
     Ok(none_reached(&status).unwrap_or(0))
 }
@@ -326,7 +347,10 @@ fn read_script(file: &Path) -> Result<String, Failure> {
     } else {
         source = std::fs::read_to_string(file).map_err(failed)?;
     }
-    Ok(source)
+    if source.starts_with("#!") {
+        source.replace_range(..2, "//"); // so that a script can be made executable
+    }
+    Ok(source.trim_start_matches('\u{feff}').into())
 }
 
 fn client(arguments: &ServerArguments) -> Result<ClientBuilder, Failure> {
@@ -358,7 +382,8 @@ fn with_script(builder: ClientBuilder, arguments: &ScriptArguments) -> ClientBui
 }
 
 fn config(file: Option<&Path>) -> Result<Config, Failure> {
-    let found = CONFIG_FILES.iter().map(Path::new).find(|file| file.exists());
+    // A link that leads nowhere is a mistake to be told, not a reason for the demo.
+    let found = CONFIG_FILES.iter().map(Path::new).find(|file| file.symlink_metadata().is_ok());
     if let Some(file) = file.or(found) {
         return Ok(Config::from_file(file)?);
     }

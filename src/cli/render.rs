@@ -2,20 +2,23 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 
 use rhaiway::{FoundTool, SearchResults};
 use serde_json::Value;
 
 /// A line on stdout, as it is.
-pub(super) fn data(text: &str) {
-    // Nobody may be reading any more, as in `… | head -1`.
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+pub(super) fn data(text: &str) -> io::Result<()> {
+    match writeln!(io::stdout().lock(), "{text}") {
+        // Nobody reads any more, as in `… | head -1`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
 }
 
 /// A line on stderr. What scripts and servers say must not control the terminal.
 pub(super) fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{}", without_controls(text));
+    let _ = writeln!(io::stderr().lock(), "{}", without_controls(text));
 }
 
 fn without_controls(text: &str) -> Cow<'_, str> {
@@ -24,17 +27,17 @@ fn without_controls(text: &str) -> Cow<'_, str> {
 }
 
 /// A string as it is, nothing for `null`, everything else as indented JSON.
-pub(super) fn value(value: &Value) {
+pub(super) fn value(value: &Value) -> io::Result<()> {
     match value {
-        Value::Null => {}
-        Value::String(text) if std::io::stdout().is_terminal() => data(&without_controls(text)),
+        Value::Null => Ok(()),
+        Value::String(text) if io::stdout().is_terminal() => data(&without_controls(text)),
         Value::String(text) => data(text),
         other => data(&format!("{other:#}")),
     }
 }
 
 /// The tools by server, one line a tool, its parameters as in a call.
-pub(super) fn tools(found: &SearchResults) {
+pub(super) fn tools(found: &SearchResults) -> io::Result<()> {
     let mut servers: BTreeMap<&str, Vec<&FoundTool>> = BTreeMap::new();
     for tool in &found.results {
         servers.entry(&tool.server).or_default().push(tool);
@@ -42,11 +45,11 @@ pub(super) fn tools(found: &SearchResults) {
     for (server, tools) in servers {
         for tool in tools {
             let parameters = tool.input_schema.as_ref().map(parameters).unwrap_or_default();
-            data(&without_controls(&format!("{server}.{}{parameters}", tool.name)));
+            data(&without_controls(&format!("{server}.{}{parameters}", tool.name)))?;
             if let Some(description) = &tool.description {
                 let lines = if tool.input_schema.is_some() { usize::MAX } else { 1 };
                 for line in description.trim().lines().take(lines) {
-                    data(&without_controls(&format!("    {line}")));
+                    data(&without_controls(&format!("    {line}")))?;
                 }
             }
         }
@@ -55,6 +58,7 @@ pub(super) fn tools(found: &SearchResults) {
     let servers = meta.namespaces.len();
     let plural = if servers == 1 { "" } else { "s" };
     note(&format!("{} of {} tools on {servers} server{plural}", meta.result_count, meta.total_tools));
+    Ok(())
 }
 
 /// `(#{number: integer, body?: string})`, a question mark behind what may be left out.

@@ -87,7 +87,7 @@ impl Serialize for DiagnosticKind {
 }
 
 /// Longest part of a source line that a diagnostic carries, in characters.
-const SOURCE_LINE: usize = 400;
+const SOURCE_LINE: usize = 200;
 /// Longest message, and longest thrown value as JSON, in bytes.
 const MESSAGE: usize = 4 << 10;
 const THROWN: usize = 64 << 10;
@@ -161,7 +161,10 @@ impl Diagnostic {
             self.line = Some(line);
             self.column = Some(column);
             let index = usize::try_from(line).unwrap_or(usize::MAX).saturating_sub(1);
-            self.source_line = source.lines().nth(index).map(|line| line.chars().take(SOURCE_LINE).collect());
+            // A place far out in a line that no person wrote is told by its numbers alone.
+            let line =
+                source.lines().nth(index).filter(|_| usize::try_from(column).is_ok_and(|column| column <= SOURCE_LINE));
+            self.source_line = line.map(|line| line.chars().take(SOURCE_LINE).collect());
         }
         self
     }

@@ -24,6 +24,7 @@ use crate::catalog::ToolSet;
 use crate::config::{ServerConfig, Transport, expand};
 use crate::error::Error;
 use crate::tool::{Failure, FailureKind, Tool, ToolAnswer};
+pub(crate) use process::Children;
 use process::{Process, Program};
 use wire::{Complaints, Diverter, LineTransport, Slot, WantsText};
 
@@ -36,6 +37,7 @@ pub(crate) struct SessionSettings {
     pub(crate) variables: Variables,
     pub(crate) connect_timeout: Duration,
     pub(crate) verify_tls: bool,
+    pub(crate) children: Children,
 }
 
 /// A server's entry while its strings are expanded.
@@ -124,7 +126,8 @@ impl Session {
                         .collect::<Result<_, Error>>()?,
                     cwd: cwd.map(PathBuf::from),
                 };
-                let (process, stdout, stdin) = Process::start(&program, &*settings.variables).map_err(connect)?;
+                let (process, stdout, stdin) =
+                    Process::start(&program, &*settings.variables, &settings.children).map_err(connect)?;
                 let complaints = Arc::new(Complaints::default());
                 let transport = LineTransport::new(stdout, stdin, Arc::clone(&diverter), Arc::clone(&complaints));
                 Self::initialize(name, transport, diverter, Some(process), complaints, bound).await
@@ -172,6 +175,9 @@ impl Session {
                     None => None,
                 };
                 let reason = || match &error {
+                    ClientInitializeError::ConnectionClosed(_) => {
+                        "it closed the connection before it answered `initialize`".into()
+                    }
                     ClientInitializeError::TransportError { error, .. } => http::explain(error),
                     other => with_causes(other),
                 };
@@ -242,14 +248,17 @@ impl Session {
         let answer = self.text_of(ClientRequest::CallToolRequest(call), slot, timeout).await;
         let failed =
             |kind, message| Failure { kind, server: self.inner.name.clone(), tool: name.into(), message, data: None };
-        let text = answer.map_err(|error| {
-            let (kind, reason) = self.explain(&error);
-            let data = match error {
-                ServiceError::McpError(error) => error.data,
-                _ => None,
-            };
-            Failure { data, ..failed(kind, reason) }
-        })?;
+        let text = match answer {
+            Ok(text) => text,
+            Err(error) => {
+                let (kind, reason) = self.explain(&error).await;
+                let data = match error {
+                    ServiceError::McpError(error) => error.data,
+                    _ => None,
+                };
+                return Err(Failure { data, ..failed(kind, reason) }.into());
+            }
+        };
         let unusable = |reason: String| failed(FailureKind::Answer, format!("the answer can't be used: {reason}"));
         let answer: ToolAnswer = serde_json::from_str(&text)
             .map_err(|error| unusable(format!("it is no object with `content`: {error}")))?;
@@ -309,10 +318,8 @@ impl Session {
             let mut list = ListToolsRequest::with_param(PaginatedRequestParams::default().with_cursor(cursor.take()));
             let slot = Arc::new(Slot::default());
             list.extensions.insert(WantsText(Arc::downgrade(&slot)));
-            let text = self
-                .text_of(ClientRequest::ListToolsRequest(list), slot, None)
-                .await
-                .map_err(|error| self.request_error(TOOLS_LIST, &error))?;
+            let answer = self.text_of(ClientRequest::ListToolsRequest(list), slot, None).await;
+            let text = self.of_request(TOOLS_LIST, answer).await?;
             bytes += text.len();
             if bytes > LIST_BYTES {
                 return Err(self.request_failed(TOOLS_LIST, format!("the list has more than {LIST_BYTES} bytes")));
@@ -338,7 +345,7 @@ impl Session {
     /// # Errors
     /// [`Error::Request`].
     pub async fn list_resources(&self) -> Result<Vec<Resource>, Error> {
-        self.inner.peer.list_all_resources().await.map_err(|error| self.request_error("resources/list", &error))
+        self.of_request("resources/list", self.inner.peer.list_all_resources().await).await
     }
 
     /// The server's resource templates, all pages.
@@ -346,11 +353,8 @@ impl Session {
     /// # Errors
     /// [`Error::Request`].
     pub async fn list_resource_templates(&self) -> Result<Vec<ResourceTemplate>, Error> {
-        self.inner
-            .peer
-            .list_all_resource_templates()
-            .await
-            .map_err(|error| self.request_error("resources/templates/list", &error))
+        let templates = self.inner.peer.list_all_resource_templates().await;
+        self.of_request("resources/templates/list", templates).await
     }
 
     /// Reads a resource by its URI.
@@ -359,7 +363,7 @@ impl Session {
     /// [`Error::Request`].
     pub async fn read_resource(&self, uri: &str) -> Result<ReadResourceResult, Error> {
         let read = self.inner.peer.read_resource(ReadResourceRequestParams::new(uri));
-        read.await.map_err(|error| self.request_error("resources/read", &error))
+        self.of_request("resources/read", read.await).await
     }
 
     /// The server's prompts, all pages.
@@ -367,7 +371,7 @@ impl Session {
     /// # Errors
     /// [`Error::Request`].
     pub async fn list_prompts(&self) -> Result<Vec<Prompt>, Error> {
-        self.inner.peer.list_all_prompts().await.map_err(|error| self.request_error("prompts/list", &error))
+        self.of_request("prompts/list", self.inner.peer.list_all_prompts().await).await
     }
 
     /// Fills in a prompt.
@@ -376,7 +380,7 @@ impl Session {
     /// [`Error::Request`].
     pub async fn get_prompt(&self, name: &str, arguments: JsonObject) -> Result<GetPromptResult, Error> {
         let prompt = self.inner.peer.get_prompt(GetPromptRequestParams::new(name).with_arguments(arguments));
-        prompt.await.map_err(|error| self.request_error("prompts/get", &error))
+        self.of_request("prompts/get", prompt.await).await
     }
 
     /// Asks the server for a sign of life.
@@ -385,7 +389,7 @@ impl Session {
     /// [`Error::Request`].
     pub async fn ping(&self) -> Result<(), Error> {
         let ping = self.inner.peer.send_request(ClientRequest::PingRequest(PingRequest::default()));
-        ping.await.map(drop).map_err(|error| self.request_error("ping", &error))
+        self.of_request("ping", ping.await).await.map(drop)
     }
 
     /// Ends the connection. A child process is ended with it: its input is closed, then it gets SIGTERM, then SIGKILL, each after two
@@ -422,15 +426,37 @@ impl Session {
         }
     }
 
-    fn request_error(&self, method: &'static str, error: &ServiceError) -> Error {
-        self.request_failed(method, self.explain(error).1)
+    /// The result of a request, its error named.
+    async fn of_request<T>(&self, method: &'static str, result: Result<T, ServiceError>) -> Result<T, Error> {
+        match result {
+            Ok(value) => Ok(value),
+            Err(error) => Err(self.request_failed(method, self.explain(&error).await.1)),
+        }
     }
 
     fn request_failed(&self, method: &'static str, message: String) -> Error {
         Error::Request { server: self.inner.name.clone(), method, message }
     }
 
-    fn explain(&self, error: &ServiceError) -> (FailureKind, String) {
+    /// What is known of the end of a connection: how the process ended, and what it said last.
+    async fn why_closed(&self) -> String {
+        let mut reason = format!("the connection is closed{}", self.inner.complaints.suffix());
+        if let Some(process) = &self.inner.process {
+            if let Some(ended) = process.ended_within(Duration::from_millis(500)).await {
+                reason = format!("{reason}: {ended}");
+            }
+            let stderr = process.stderr();
+            if !stderr.is_empty() {
+                reason = format!(
+                    "{reason}; its last lines on stderr:\n  {}",
+                    stderr[stderr.len().saturating_sub(5)..].join("\n  ")
+                );
+            }
+        }
+        reason
+    }
+
+    async fn explain(&self, error: &ServiceError) -> (FailureKind, String) {
         match error {
             ServiceError::McpError(error) => {
                 (FailureKind::Protocol, format!("{} (JSON-RPC error {})", error.message, error.code.0))
@@ -438,9 +464,7 @@ impl Session {
             ServiceError::Timeout { timeout } => {
                 (FailureKind::Timeout, format!("the time limit of the call, {} s, is over", timeout.as_secs_f64()))
             }
-            ServiceError::TransportClosed => {
-                (FailureKind::Connection, format!("the connection is closed{}", self.inner.complaints.suffix()))
-            }
+            ServiceError::TransportClosed => (FailureKind::Connection, self.why_closed().await),
             ServiceError::TransportSend(error) => (FailureKind::Connection, http::explain(error)),
             other => (FailureKind::Connection, with_causes(other)),
         }

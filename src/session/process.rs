@@ -50,6 +50,30 @@ const STDERR_BYTES: u64 = 4096;
 /// How long a process may take to end after its input was closed, after SIGTERM, and after SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// The children of one client that have not ended yet.
+#[derive(Clone, Default)]
+pub(crate) struct Children(Arc<watch::Sender<usize>>);
+
+impl Children {
+    fn count(&self) -> Counted {
+        self.0.send_modify(|count| *count += 1);
+        Counted(Arc::clone(&self.0))
+    }
+
+    /// Waits until the last one has ended, those included whose sessions never came about.
+    pub(crate) async fn all_ended(&self) {
+        let _ = timeout(GRACE * 4, self.0.subscribe().wait_for(|count| *count == 0)).await;
+    }
+}
+
+struct Counted(Arc<watch::Sender<usize>>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
 /// How to start a server, with all variables expanded.
 pub(super) struct Program {
     pub(super) command: String,
@@ -70,6 +94,7 @@ impl Process {
     pub(super) fn start(
         program: &Program,
         variables: &dyn Fn(&str) -> Option<String>,
+        children: &Children,
     ) -> Result<(Self, ChildStdout, ChildStdin), String> {
         let mut command = Command::new(&program.command);
         command
@@ -96,7 +121,9 @@ impl Process {
         let (close, closing) = watch::channel(false);
         let (end, ended) = watch::channel(None);
         let reading = tokio::spawn(keep_last_lines(stderr, Arc::clone(&last_lines)));
+        let counted = children.count();
         tokio::spawn(async move {
+            let _counted = counted;
             let status = supervise(child, &group, closing).await;
             drop(group); // what the child started and left behind
             // What it wrote last is still in the pipe; a grandchild that keeps the pipe open must not hold us up.

@@ -10,6 +10,7 @@ mod error;
 mod guest;
 mod json;
 mod namespace;
+mod sort;
 
 use std::cell::OnceCell;
 use std::rc::Rc;
@@ -138,6 +139,7 @@ fn build() -> Engine {
         .expect("`await` is no keyword of Rhai");
     register_functions(&mut engine);
     namespace::register(&mut engine);
+    sort::register(&mut engine);
     engine
 }
 

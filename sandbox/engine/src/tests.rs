@@ -159,6 +159,31 @@ fn failures_can_be_caught() {
 }
 
 #[test]
+fn sorting_loses_no_error() {
+    check("let a = [3, 1, 2, 1]; a.sort(|x, y| x - y); a", "[1,1,2,3]");
+    check("let a = [3.5, 1.25, 10.0, 2.0]; a.sort(|x, y| x - y); a", "[1.25,2.0,3.5,10.0]");
+    check("let a = [#{k: 1, v: 1}, #{k: 0, v: 2}, #{k: 1, v: 3}]; a.sort(|x, y| x.k - y.k); a.map(|x| x.v)", "[2,1,3]");
+    check(
+        "let a = []; for i in 0..1000 { a.push((i * 7919) % 1009); } a.sort(|x, y| x - y); [a[0], a[999]]",
+        "[0,1008]",
+    );
+    check("let a = [2, 1, 3]; a.sort(|x, y| 1); a.len()", "3");
+    check("let a = [2, 1]; a.sort(|x, y| { github.boom(); 0 }); a", "tool at 1:40: it broke");
+    check("let a = [2, 1]; try { a.sort(|x, y| throw 1) } catch { return a }", "[2,1]");
+    check(
+        "fn f(n) { f(n + 1) } let a = [2, 1]; a.sort(|x, y| f(1)); a",
+        "limit at 1:40: functions call each other over 100 levels deep (`call_depth`): is there an end to the recursion?",
+    );
+    check("let a = [2, 1]; a.sort(|x, y| { github.stop(); 0 }); a", "stopped at 1:19: the script was stopped");
+    check(
+        "let a = [2, 1]; a.sort(|x, y| x > y); a",
+        "runtime at 1:19: the function given to `sort` returns a number: below 0, 0, or above; it returned bool",
+    );
+    check("let a = [1, 1, 2, 1]; a.dedup(|x, y| x == y); a", "[1,2,1]");
+    check("let a = [1, 1]; a.dedup(|x, y| github.boom()); a", "tool at 1:39: it broke");
+}
+
+#[test]
 fn mistakes_have_a_place_and_a_suggestion() {
     check(
         "let a = 1;\nlet b = githb.dup()",
