@@ -94,7 +94,7 @@ fn file(folder: &Path, name: &str, content: &str) -> String {
 
 async fn a_script_from_each_source() -> Result<(), Ignored> {
     let folder = tempfile::tempdir().unwrap();
-    let script = file(folder.path(), "script.rhai", "#!/usr/bin/env rhaiway\n6 * 7");
+    let script = file(folder.path(), "script.rhai", "\u{feff}#!/usr/bin/env rhaiway\n6 * 7");
     assert_eq!(rhaiway(&["run", &script]).await.stdout, "42\n");
     assert_eq!(rhaiway(&["run", "-e", "6 * 7"]).await.stdout, "42\n");
     assert_eq!(Rhaiway::new(&["run", "-"]).with_stdin("6 * 7").await.stdout, "42\n");

@@ -347,10 +347,11 @@ fn read_script(file: &Path) -> Result<String, Failure> {
     } else {
         source = std::fs::read_to_string(file).map_err(failed)?;
     }
+    let mut source = source.trim_start_matches('\u{feff}').to_string();
     if source.starts_with("#!") {
         source.replace_range(..2, "//"); // so that a script can be made executable
     }
-    Ok(source.trim_start_matches('\u{feff}').into())
+    Ok(source)
 }
 
 fn client(arguments: &ServerArguments) -> Result<ClientBuilder, Failure> {
