@@ -93,11 +93,31 @@ impl Error {
         matches!(self, Self::Config { .. } | Self::UnknownServer { .. })
     }
 
+    /// The message with those of its causes, on one line but for what a server wrote.
+    #[must_use]
+    pub fn with_causes(&self) -> String {
+        with_causes(self)
+    }
+
     /// Whether a server could not be reached.
     #[must_use]
     pub fn is_connection(&self) -> bool {
         matches!(self, Self::Connect { .. })
     }
+}
+
+/// An error with its causes, each said once.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
+        cause = error.source();
+    }
+    message
 }
 
 fn known_names(known: &[String]) -> String {

@@ -113,10 +113,10 @@ impl ToolAnswer {
         }
         let blocks = self.content.as_slice();
         if let Some(structured) = self.structured.as_ref().map(|json| json.get()).filter(|json| *json != "null") {
-            let texts: Vec<String> = blocks.iter().filter_map(|block| as_text(block)).collect();
-            let repeated = is_repeated(structured, &texts);
-            let others = blocks.iter().filter(|block| !repeated || as_text(block).is_none()).map(|block| block.get());
-            let others: Vec<&str> = others.collect();
+            let texts: Vec<Option<String>> = blocks.iter().map(|block| as_text(block)).collect();
+            let repeated = is_repeated(structured, &texts.iter().flatten().map(String::as_str).collect::<Vec<_>>());
+            let others = blocks.iter().zip(&texts).filter(|(_, text)| !repeated || text.is_none());
+            let others: Vec<&str> = others.map(|(block, _)| block.get()).collect();
             return Ok(if others.is_empty() { structured.into() } else { with_content(structured, &others) });
         }
         let text = match blocks {
@@ -152,7 +152,7 @@ fn array<'a>(items: impl Iterator<Item = &'a str>) -> String {
 
 /// Whether the texts say nothing that the structured content does not: servers repeat it as text for clients that know no other, some
 /// after wrapping a plain value as `{"result": …}`, some with one text for each item of a list.
-fn is_repeated(structured: &str, texts: &[String]) -> bool {
+fn is_repeated(structured: &str, texts: &[&str]) -> bool {
     if texts.is_empty() || matches!(texts, [text] if is_same_json(text, structured)) {
         return true;
     }

@@ -167,7 +167,7 @@ impl From<Error> for Failure {
             error if error.is_connection() => (UNREACHABLE, "connection"),
             _ => (SCRIPT_FAILED, "internal"),
         };
-        Self { code, kind, message: render::with_causes(&error) }
+        Self { code, kind, message: error.with_causes() }
     }
 }
 

@@ -77,14 +77,3 @@ fn parameters(schema: &Value) -> String {
         .collect();
     if parameters.is_empty() { "()".into() } else { format!("(#{{{}}})", parameters.join(", ")) }
 }
-
-/// An error and what caused it.
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        message = format!("{message}: {error}");
-        cause = error.source();
-    }
-    message
-}

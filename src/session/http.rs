@@ -17,10 +17,10 @@ use rmcp::transport::streamable_http_client::{
 use rmcp::transport::{DynamicTransportError, StreamableHttpClientTransport};
 use sse_stream::{Error as SseError, Sse};
 
+use super::ConfigPlace;
 use super::wire::Diverter;
-use super::{ConfigPlace, with_causes};
 use crate::config::HttpConfig;
-use crate::error::Error;
+use crate::error::{Error, with_causes};
 
 type Headers = HashMap<HeaderName, HeaderValue>;
 type Events = BoxStream<'static, Result<Sse, SseError>>;

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use rmcp::model::{
     CallToolRequest, CallToolRequestParams, CancelledNotification, CancelledNotificationParam, ClientConfig,
-    ClientRequest, GetPromptRequestParams, GetPromptResult, Implementation, JsonObject, ListToolsRequest,
-    PaginatedRequestParams, PingRequest, Prompt, ProtocolVersion, ReadResourceRequestParams, ReadResourceResult,
-    RequestId, Resource, ResourceTemplate, ServerPeerInfo, ServerResult,
+    ClientRequest, GetExtensions, GetPromptRequestParams, GetPromptResult, Implementation, JsonObject,
+    ListToolsRequest, PaginatedRequestParams, PingRequest, Prompt, ProtocolVersion, ReadResourceRequestParams,
+    ReadResourceResult, RequestId, Resource, ResourceTemplate, ServerPeerInfo, ServerResult,
 };
 use rmcp::service::{ClientInitializeError, Peer, PeerRequestOptions, RunningService, ServiceError, ServiceExt};
 use rmcp::{ClientHandler, RoleClient, RoleServer, Service};
@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 
 use crate::catalog::ToolSet;
 use crate::config::{ServerConfig, Transport, expand};
-use crate::error::Error;
+use crate::error::{Error, with_causes};
 use crate::tool::{Failure, FailureKind, Tool, ToolAnswer};
 pub(crate) use process::Children;
 use process::{Process, Program};
@@ -242,10 +242,8 @@ impl Session {
         arguments: Map<String, Value>,
         timeout: Option<Duration>,
     ) -> Result<ToolAnswer, Error> {
-        let mut call = CallToolRequest::new(CallToolRequestParams::new(name.to_string()).with_arguments(arguments));
-        let slot = Arc::new(Slot::default());
-        call.extensions.insert(WantsText(Arc::downgrade(&slot)));
-        let answer = self.text_of(ClientRequest::CallToolRequest(call), slot, timeout).await;
+        let call = CallToolRequest::new(CallToolRequestParams::new(name.to_string()).with_arguments(arguments));
+        let answer = self.text_of(ClientRequest::CallToolRequest(call), timeout).await;
         let failed =
             |kind, message| Failure { kind, server: self.inner.name.clone(), tool: name.into(), message, data: None };
         let text = match answer {
@@ -315,10 +313,8 @@ impl Session {
         let mut bytes = 0;
         let mut cursor = None;
         for _ in 0..PAGES {
-            let mut list = ListToolsRequest::with_param(PaginatedRequestParams::default().with_cursor(cursor.take()));
-            let slot = Arc::new(Slot::default());
-            list.extensions.insert(WantsText(Arc::downgrade(&slot)));
-            let answer = self.text_of(ClientRequest::ListToolsRequest(list), slot, None).await;
+            let list = ListToolsRequest::with_param(PaginatedRequestParams::default().with_cursor(cursor.take()));
+            let answer = self.text_of(ClientRequest::ListToolsRequest(list), None).await;
             let text = self.of_request(TOOLS_LIST, answer).await?;
             bytes += text.len();
             if bytes > LIST_BYTES {
@@ -405,12 +401,9 @@ impl Session {
     }
 
     /// Sends a request and waits for the JSON text of its result. When the future is dropped, the request is cancelled at the server.
-    async fn text_of(
-        &self,
-        request: ClientRequest,
-        slot: Arc<Slot>,
-        timeout: Option<Duration>,
-    ) -> Result<String, ServiceError> {
+    async fn text_of(&self, mut request: ClientRequest, timeout: Option<Duration>) -> Result<String, ServiceError> {
+        let slot = Arc::new(Slot::default());
+        request.extensions_mut().insert(WantsText(Arc::downgrade(&slot)));
         let mut options = PeerRequestOptions::no_options();
         options.timeout = timeout;
         let handle = self.inner.peer.send_request_with_option(request, options).await?;
@@ -469,20 +462,6 @@ impl Session {
             other => (FailureKind::Connection, with_causes(other)),
         }
     }
-}
-
-/// An error with its causes, each said once.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !message.contains(&text) {
-            message = format!("{message}: {text}");
-        }
-        cause = error.source();
-    }
-    message
 }
 
 /// Tells the server that nobody waits any more, when the caller is gone before the answer.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rmcp::RoleClient;
-use rmcp::model::{ClientJsonRpcMessage, ClientRequest, EmptyResult, RequestId, ServerJsonRpcMessage, ServerResult};
+use rmcp::model::{ClientJsonRpcMessage, EmptyResult, GetExtensions, RequestId, ServerJsonRpcMessage, ServerResult};
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
 use serde::Deserialize;
@@ -55,12 +55,7 @@ impl Diverter {
     /// Notes a request that goes out.
     pub(super) fn sent(&self, message: &ClientJsonRpcMessage) {
         let ClientJsonRpcMessage::Request(request) = message else { return };
-        let extensions = match &request.request {
-            ClientRequest::CallToolRequest(call) => &call.extensions,
-            ClientRequest::ListToolsRequest(list) => &list.extensions,
-            _ => return,
-        };
-        if let Some(WantsText(slot)) = extensions.get::<WantsText>() {
+        if let Some(WantsText(slot)) = request.request.extensions().get::<WantsText>() {
             let mut waiting = self.waiting();
             if waiting.len() >= FORGOTTEN {
                 // Callers that are gone, and whose servers never answered.
