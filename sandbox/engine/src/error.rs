@@ -17,6 +17,15 @@ const KINDS: [&str; 9] = [
     "unknown_tool",
 ];
 
+/// A call of a script function that was under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Name of the function.
+    pub function: String,
+    /// Where it was called.
+    pub position: Option<Position>,
+}
+
 /// Why a script ended without a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -26,13 +35,17 @@ pub struct Fault {
     pub message: String,
     /// Where, if it is known.
     pub position: Option<Position>,
+    /// What to write instead.
+    pub hint: Option<String>,
+    /// Script functions that were under way, innermost first.
+    pub trace: Vec<Frame>,
     /// The thrown value as JSON, where the script threw one.
     pub thrown: Option<String>,
 }
 
 impl Fault {
     pub(crate) fn new(kind: &str, message: impl Into<String>) -> Self {
-        Self { kind: kind.into(), message: message.into(), position: None, thrown: None }
+        Self { kind: kind.into(), message: message.into(), position: None, hint: None, trace: Vec::new(), thrown: None }
     }
 
     pub(crate) fn from_parse(error: &ParseError) -> Self {

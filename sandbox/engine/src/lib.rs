@@ -5,6 +5,8 @@
 #![allow(clippy::unnecessary_box_returns, reason = "Rhai's results hold a boxed error")]
 
 mod current;
+#[allow(dead_code)]
+mod effects;
 mod error;
 #[cfg(target_family = "wasm")]
 mod guest;
@@ -18,7 +20,7 @@ use std::rc::Rc;
 use rhai::packages::{Package, StandardPackage};
 use rhai::{Dynamic, Engine, Map, OptimizationLevel, Scope};
 
-pub use error::Fault;
+pub use error::{Fault, Frame};
 
 /// 1-based place in a script's source, counted in lines and characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,9 @@ pub enum Refusal {
     Stop,
 }
 
+/// Names something that was started and is not over yet.
+pub type Ticket = u32;
+
 /// What a script can reach outside its own memory.
 pub trait Host {
     /// Calls a tool: JSON of its answer.
@@ -61,11 +66,38 @@ pub trait Host {
     /// [`Refusal`] says why there is none.
     fn call_tool(&self, call: ToolCall<'_>) -> Result<String, Refusal>;
 
+    /// Starts a call and goes on; `None` where as many are under way as may be: wait for one of them first.
+    ///
+    /// # Errors
+    /// [`Refusal::Stop`] only: a failure is heard of by waiting.
+    fn start_call(&self, call: ToolCall<'_>) -> Result<Option<Ticket>, Refusal>;
+
+    /// Starts a clock that is over after so many seconds, like a call that answers `null`.
+    ///
+    /// # Errors
+    /// [`Refusal::Stop`] only.
+    fn start_clock(&self, seconds: f64) -> Result<Ticket, Refusal>;
+
+    /// Waits until one of what was started is over: which, and its answer as of [`Host::call_tool`].
+    ///
+    /// # Errors
+    /// [`Refusal::Stop`] only; also where nothing is under way.
+    fn wait_any(&self) -> Result<(Ticket, Result<String, String>), Refusal>;
+
+    /// Ends what was started; it is not heard of again.
+    fn cancel(&self, ticket: Ticket);
+
     /// Finds tools: JSON of `{meta, results}`.
     ///
     /// # Errors
     /// The message says what is wrong with the arguments.
     fn search_tools(&self, query: &str, detail_level: &str) -> Result<String, String>;
+
+    /// Microseconds since 1970, UTC.
+    fn now(&self) -> i64;
+
+    /// 64 random bits.
+    fn random(&self) -> u64;
 
     /// Takes one line that the script printed.
     fn log(&self, line: &str);

@@ -1,14 +1,25 @@
 //! The engine against a host that answers with what it was asked.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::{Host, Refusal, ToolCall, run};
+use crate::{Host, Refusal, Ticket, ToolCall, run};
 
 /// Answers `{server, tool, by_name, line, column, arguments}`; `boom` fails, `big` has a big integer, `stop` ends the script.
 #[derive(Default)]
 struct Echo {
     logs: RefCell<Vec<String>>,
+    /// What was started, with its answer, in order.
+    started: RefCell<Vec<(Ticket, Result<String, String>)>>,
+    /// All tickets and questions so far, which are also the time and the random numbers.
+    count: Cell<u32>,
+}
+
+impl Echo {
+    fn next(&self) -> u32 {
+        self.count.set(self.count.get() + 1);
+        self.count.get()
+    }
 }
 
 impl Host for Echo {
@@ -26,6 +37,41 @@ impl Host for Echo {
                 position.map_or(0, |place| place.column)
             )),
         }
+    }
+
+    fn start_call(&self, call: ToolCall<'_>) -> Result<Option<Ticket>, Refusal> {
+        let answer = match self.call_tool(call) {
+            Ok(answer) => Ok(answer),
+            Err(Refusal::Failed(failure)) => Err(failure),
+            Err(Refusal::Stop) => return Err(Refusal::Stop),
+        };
+        let ticket = self.next();
+        self.started.borrow_mut().push((ticket, answer));
+        Ok(Some(ticket))
+    }
+
+    fn start_clock(&self, _seconds: f64) -> Result<Ticket, Refusal> {
+        let ticket = self.next();
+        self.started.borrow_mut().push((ticket, Ok("null".into())));
+        Ok(ticket)
+    }
+
+    fn wait_any(&self) -> Result<(Ticket, Result<String, String>), Refusal> {
+        let mut started = self.started.borrow_mut();
+        if started.is_empty() { Err(Refusal::Stop) } else { Ok(started.remove(0)) }
+    }
+
+    fn cancel(&self, ticket: Ticket) {
+        self.started.borrow_mut().retain(|(other, _)| *other != ticket);
+    }
+
+    fn now(&self) -> i64 {
+        // 2026-11-22 12:00:00 UTC
+        1_795_348_800_000_000 + i64::from(self.next())
+    }
+
+    fn random(&self) -> u64 {
+        u64::from(self.next())
     }
 
     fn search_tools(&self, query: &str, detail_level: &str) -> Result<String, String> {
