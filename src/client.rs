@@ -11,7 +11,8 @@ use serde_json::{Map, Value};
 use crate::catalog::{Catalog, Namespace, SearchResults, did_you_mean, namespaces, suggest};
 use crate::config::Config;
 use crate::error::Error;
-use crate::script::{self, BoxFuture, Call, Called, Door, Execution, Isolation, Limits, LogSink, Run};
+use crate::limits::Limits;
+use crate::script::{self, BoxFuture, Call, Called, Door, Execution, Isolation, LogSink, Run};
 use crate::serve::{CodeMode, CodeModeServer};
 use crate::session::{Children, Session, SessionSettings};
 use crate::tool::{Detail, Failure, FailureKind};
@@ -46,6 +47,7 @@ pub struct Client {
 struct Inner {
     configured: RwLock<Configured>,
     setup: Setup,
+    limits: Limits,
     connections: Mutex<HashMap<String, Arc<Connection>>>,
     /// Apart from the servers' own, which may have any name.
     code_mode_session: Arc<Connection>,
@@ -98,7 +100,8 @@ struct Setup {
     allowed: Option<Vec<String>>,
     code_mode: bool,
     settings: SessionSettings,
-    limits: Limits,
+    /// Those of the configuration, where there are none.
+    limits: Option<Limits>,
     isolation: Isolation,
     cache_dir: Option<PathBuf>,
     on_compile: Option<Arc<dyn Fn() + Send + Sync>>,
@@ -143,9 +146,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Bounds on every script; [`ExecuteOptions`] can change the wall clock for one.
+    /// Bounds on every script, in place of the configuration's `limits`; [`ExecuteOptions`] can change the wall clock for one.
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.setup.limits = limits;
+        self.setup.limits = Some(limits);
         self
     }
 
@@ -170,9 +173,12 @@ impl ClientBuilder {
     /// Makes the client. Connects to nothing yet.
     ///
     /// # Errors
-    /// [`Error::UnknownServer`] if an allowed server is not configured.
+    /// [`Error::UnknownServer`] if an allowed server is not configured; [`Error::Limit`], or [`Error::Config`] where the configuration
+    /// sets it, for a limit that is out of its range.
     pub fn build(self) -> Result<Client, Error> {
         let Self { config, setup } = self;
+        let limits = setup.limits.clone().map_or_else(|| config.limits(), Ok)?;
+        limits.check().map_err(|message| Error::Limit { message })?;
         let known = config.server_names();
         if let Some(name) = setup.allowed.iter().flatten().find(|name| !known.contains(name)) {
             return Err(Error::UnknownServer { name: name.clone(), known });
@@ -180,7 +186,7 @@ impl ClientBuilder {
         let (connections, code_mode_session) = Default::default();
         let namespaces = allowed_namespaces(&config, setup.allowed.as_deref());
         let configured = RwLock::new(Configured { config, namespaces });
-        Ok(Client { inner: Arc::new(Inner { configured, setup, connections, code_mode_session }) })
+        Ok(Client { inner: Arc::new(Inner { configured, setup, limits, connections, code_mode_session }) })
     }
 }
 
@@ -245,7 +251,7 @@ impl Client {
             allowed: None,
             code_mode: false,
             settings,
-            limits: Limits::default(),
+            limits: None,
             isolation: Isolation::default(),
             cache_dir: None,
             on_compile: None,
@@ -522,7 +528,7 @@ impl Inner {
             .map(|space| space.name.as_str())
             .collect();
         join_all(named.iter().map(|name| self.connect(name, false))).await;
-        let mut limits = self.setup.limits.clone();
+        let mut limits = self.limits.clone();
         limits.wall_time = options.timeout.unwrap_or(limits.wall_time);
         script::run(Run {
             source,
@@ -566,7 +572,7 @@ struct ScriptDoor {
 }
 
 impl ScriptDoor {
-    async fn call(&self, call: &Call, tool_name: &mut Option<String>) -> Result<String, Failure> {
+    async fn call(&self, call: &Call, deadline: Instant, tool_name: &mut Option<String>) -> Result<String, Failure> {
         let fail = |kind, message: String| Failure {
             kind,
             server: call.server.clone(),
@@ -594,7 +600,17 @@ impl ScriptDoor {
         *tool_name = Some(tool.name.clone());
         let arguments: Map<String, Value> = serde_json::from_str(&call.arguments)
             .map_err(|error| fail(FailureKind::Arguments, format!("the arguments are no JSON object: {error}")))?;
-        let answer = session.call_tool(&tool.name, arguments, None).await.map_err(|error| match error {
+        // Where the script has less left than the call may take, it is the script's end that is told.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = session.call_timeout().filter(|timeout| *timeout < left);
+        let answer = session.call_tool(&tool.name, arguments, timeout).await.map_err(|error| match error {
+            Error::Call(failure) if failure.kind == FailureKind::Timeout => {
+                let seconds = timeout.unwrap_or(left).as_secs_f64();
+                fail(
+                    FailureKind::Timeout,
+                    format!("it took longer than the {seconds} s that a call may take (`call_timeout` of the server `{}`)", space.name),
+                )
+            }
             Error::Call(failure) => Failure { server: call.server.clone(), ..*failure },
             other => fail(FailureKind::Connection, other.to_string()),
         })?;
@@ -607,10 +623,10 @@ impl ScriptDoor {
 }
 
 impl Door for ScriptDoor {
-    fn call_tool(&self, call: Call) -> BoxFuture<'_, Called> {
+    fn call_tool(&self, call: Call, deadline: Instant) -> BoxFuture<'_, Called> {
         Box::pin(async move {
             let mut tool = None;
-            let answer = self.call(&call, &mut tool).await;
+            let answer = self.call(&call, deadline, &mut tool).await;
             Called { tool, answer }
         })
     }
@@ -633,7 +649,7 @@ impl WeakClient {
 
 impl CodeMode for WeakClient {
     fn wall_time(&self) -> Duration {
-        self.client().map_or(Duration::ZERO, |client| client.setup.limits.wall_time)
+        self.client().map_or(Duration::ZERO, |client| client.limits.wall_time)
     }
 
     fn execute(&self, code: String, timeout: Option<Duration>) -> BoxFuture<'_, Result<Execution, Error>> {

@@ -7,8 +7,10 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::error::Error;
+use crate::limits::Limits;
 
 const SERVERS: &str = "mcpServers";
+const LIMITS: &str = "limits";
 /// What VS Code calls it.
 const SERVERS_OF_VS_CODE: &str = "servers";
 
@@ -38,6 +40,8 @@ pub struct ServerConfig {
     pub transport: Transport,
     /// How long connecting may take (`connect_timeout`, in seconds); the client's own bound where it is not set.
     pub connect_timeout: Option<Duration>,
+    /// How long one call of a script may take (`call_timeout`, in seconds); as long as the script where it is not set.
+    pub call_timeout: Option<Duration>,
 }
 
 /// Kind of connection. Strings may hold `${VAR}` and `${VAR:-default}`, which are expanded when the server is connected.
@@ -173,6 +177,23 @@ impl Config {
         }
     }
 
+    /// The bounds on scripts: the defaults, changed by what stands in `limits` beside `mcpServers`, such as
+    /// `"limits": {"wall_time": 5, "memory_bytes": "128 MiB"}`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a name or value that is none.
+    pub fn limits(&self) -> Result<Limits, Error> {
+        let mut limits = Limits::default();
+        match self.document.get(LIMITS) {
+            None | Some(Value::Null) => {}
+            Some(Value::Object(given)) => limits
+                .set_all(given)
+                .map_err(|(name, message)| fault(&format!("{LIMITS}.{name}"), message))?,
+            Some(other) => return Err(fault(LIMITS, format!("expected an object, found {}", kind(other)))),
+        }
+        Ok(limits)
+    }
+
     /// Whether the entry says `"disabled": true` or `"enabled": false`, as some editors do.
     pub(crate) fn is_disabled(&self, name: &str) -> bool {
         let entry = self.entries().and_then(|entries| entries.get(name));
@@ -258,7 +279,7 @@ fn parse(name: &str, entry: &Value) -> Result<ServerConfig, Error> {
             return Err(fault(&format!("{}.sandbox", entry.place), message.into()));
         }
     }
-    Ok(ServerConfig { transport, connect_timeout: entry.seconds("connect_timeout")? })
+    Ok(ServerConfig { transport, connect_timeout: entry.seconds("connect_timeout")?, call_timeout: entry.seconds("call_timeout")? })
 }
 
 /// A server's entry while it is read; every fault names its path.

@@ -72,6 +72,12 @@ pub enum Error {
     /// Code mode is off for this client.
     #[error("code mode is off for this client: build it with `code_mode(true)`")]
     CodeModeOff,
+    /// A limit is out of its range.
+    #[error("{message}")]
+    Limit {
+        /// Which, and its range.
+        message: String,
+    },
     /// The script sandbox could not be set up.
     #[error("can't set up the script sandbox: {message}")]
     Sandbox {
@@ -90,7 +96,7 @@ impl Error {
     /// Whether the fault is in the configuration rather than in a server.
     #[must_use]
     pub fn is_config(&self) -> bool {
-        matches!(self, Self::Config { .. } | Self::UnknownServer { .. })
+        matches!(self, Self::Config { .. } | Self::UnknownServer { .. } | Self::Limit { .. })
     }
 
     /// The message with those of its causes, on one line but for what a server wrote.

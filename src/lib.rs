@@ -35,6 +35,7 @@ mod catalog;
 mod client;
 mod config;
 mod error;
+mod limits;
 mod sandbox;
 mod script;
 mod serve;
@@ -45,9 +46,10 @@ pub use catalog::{FoundTool, SearchMeta, SearchResults};
 pub use client::{CODE_MODE_SESSION, Client, ClientBuilder, ExecuteOptions, ServerStatus, Sessions};
 pub use config::{Config, HttpConfig, ServerConfig, Transport};
 pub use error::Error;
+pub use limits::Limits;
 /// Types of the protocol, as rmcp has them.
 pub use rmcp::model;
-pub use script::{Diagnostic, DiagnosticKind, Execution, Isolation, Limits, Usage};
+pub use script::{Diagnostic, DiagnosticKind, Execution, Frame, Isolation, NearestLimit, Usage};
 pub use session::Session;
 pub use tool::{CallRecord, Detail, Failure, FailureKind, Outcome, Tool, ToolAnswer};
 

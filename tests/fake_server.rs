@@ -2,6 +2,9 @@
 //! the misbehaviour.
 
 use std::io::{BufRead, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -40,8 +43,12 @@ pub fn main(behaviour: &str) {
         let method = request["method"].as_str().unwrap_or_default();
         seen.lists += u32::from(method == "tools/list");
         seen.cancelled += u32::from(method == "notifications/cancelled");
+        if method == "tools/call" && request["params"]["name"] == "work" {
+            work(&mut seen, &request);
+            continue;
+        }
         let Some(id) = request.get("id") else { continue };
-        let answers = answer(behaviour, &seen, id, method, &request["params"]);
+        let answers = answer(behaviour, &mut seen, id, method, &request["params"]);
         for answer in answers {
             println!("{answer}");
         }
@@ -62,10 +69,36 @@ pub fn main(behaviour: &str) {
 struct Seen {
     lists: u32,
     cancelled: u32,
+    /// The `id`s of all calls of `work`, in order, since they were last asked for.
+    work: Vec<Value>,
+    /// Calls of `work` that are under way, and the most that ever were.
+    under_way: Arc<[AtomicUsize; 2]>,
+}
+
+/// Answers with the call's `id` after `delay` milliseconds, without keeping others waiting; fails if `fail` is set.
+fn work(seen: &mut Seen, request: &Value) {
+    let (arguments, id) = (&request["params"]["arguments"], &request["id"]);
+    seen.work.push(arguments["id"].clone());
+    let delay = Duration::from_millis(arguments["delay"].as_u64().unwrap_or(0));
+    let content = json!([{"type": "text", "text": format!("work {} failed", arguments["id"])}]);
+    let result = if arguments["fail"] == json!(true) {
+        json!({"content": content, "isError": true})
+    } else {
+        json!({"content": [], "structuredContent": {"id": arguments["id"], "after": arguments["after"]}})
+    };
+    let answer = json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string();
+    let under_way = Arc::clone(&seen.under_way);
+    let now = under_way[0].fetch_add(1, Ordering::SeqCst) + 1;
+    under_way[1].fetch_max(now, Ordering::SeqCst);
+    std::thread::spawn(move || {
+        std::thread::sleep(delay);
+        under_way[0].fetch_sub(1, Ordering::SeqCst);
+        println!("{answer}");
+    });
 }
 
 /// The lines that answer a request, as text, so that numbers and odd JSON go out as they stand here.
-fn answer(behaviour: &str, seen: &Seen, id: &Value, method: &str, params: &Value) -> Vec<String> {
+fn answer(behaviour: &str, seen: &mut Seen, id: &Value, method: &str, params: &Value) -> Vec<String> {
     let result = |result: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);
     match method {
         "initialize" => vec![result(&format!(
@@ -87,6 +120,12 @@ fn answer(behaviour: &str, seen: &Seen, id: &Value, method: &str, params: &Value
             }
             "cancelled" => {
                 vec![result(&json!({"content": [], "structuredContent": {"count": seen.cancelled}}).to_string())]
+            }
+            "worked" => {
+                let [now, most] = &*seen.under_way;
+                let most = most.swap(now.load(Ordering::SeqCst), Ordering::SeqCst);
+                let worked = json!({"ids": std::mem::take(&mut seen.work), "most": most});
+                vec![result(&json!({"content": [], "structuredContent": worked}).to_string())]
             }
             "change" => vec![
                 r#"{"jsonrpc":"2.0","method":"notifications\/tools\/list_changed"}"#.into(),
@@ -138,6 +177,8 @@ fn tools(behaviour: &str, seen: &Seen, params: &Value) -> String {
             "exit",
             "never",
             "cancelled",
+            "work",
+            "worked",
             "change",
             "protocol-error",
             "big-integers",

@@ -12,6 +12,7 @@ mod command;
 mod fake_server;
 mod fixtures;
 mod limits;
+mod parallel;
 mod processes;
 mod real_servers;
 mod repository;
@@ -28,6 +29,7 @@ fn main() {
         client::tests(),
         command::tests(),
         limits::tests(),
+        parallel::tests(),
         real_servers::tests(),
         repository::tests(),
         scripts::tests(),

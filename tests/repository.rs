@@ -12,6 +12,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const FLOORS: &[&[&str]] = &[
     &["tool"],
     &["error"],
+    &["limits"],
     &["catalog", "config"],
     &["sandbox"],
     &["script", "session"],

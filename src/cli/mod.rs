@@ -67,9 +67,12 @@ struct ServerArguments {
 
 #[derive(Args)]
 struct ScriptArguments {
-    /// How long a script may take, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
-    timeout: Duration,
+    /// How long a script may take, in seconds: the limit `wall_time`, 30 where nothing sets it.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    timeout: Option<Duration>,
+    /// Set a limit, such as `tool_calls=1000` or `memory_bytes=128MiB`; may be given several times. The README lists them.
+    #[arg(long = "limit", value_name = "NAME=VALUE", value_parser = limit)]
+    limits: Vec<(String, String)>,
     /// Where scripts run.
     #[arg(long, value_enum, default_value_t = IsolationArgument::Sandbox)]
     isolation: IsolationArgument,
@@ -138,6 +141,13 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok()
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| "expected a number of seconds over 0".into())
+}
+
+fn limit(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE, such as `tool_calls=1000`")?;
+    // Checked here, so that the message comes with the argument that it is about.
+    rhaiway::Limits::default().set(name, value)?;
+    Ok((name.into(), value.into()))
 }
 
 /// Why the command ends without having done its work.
@@ -239,8 +249,8 @@ async fn run(arguments: RunArguments) -> Result<u8, Failure> {
         (None, Some(file)) => read_script(&file)?,
         (None, None) => return Err(Failure::usage("a script is missing: give a FILE, `-`, or -e 'CODE'")),
     };
-    let client = with_script(client(&servers)?, &script).build()?;
-    let mut options = ExecuteOptions::default().timeout(script.timeout);
+    let client = client_for_scripts(&servers, &script)?;
+    let mut options = ExecuteOptions::default();
     if !json {
         options = options.on_log(render::note);
     }
@@ -275,7 +285,7 @@ async fn tools(arguments: ToolsArguments) -> Result<u8, Failure> {
         DetailArgument::Descriptions => Detail::Descriptions,
         DetailArgument::Full => Detail::Full,
     };
-    let client = client(&servers)?.build()?;
+    let client = builder(&servers, config(servers.config.as_deref())?).build()?;
     let found = until_signal(&client, client.search_tools(&query.join(" "), detail)).await?;
     let status = client.server_status().await;
     client.close_all_sessions().await;
@@ -289,7 +299,7 @@ async fn tools(arguments: ToolsArguments) -> Result<u8, Failure> {
 }
 
 async fn serve(arguments: ServeArguments) -> Result<u8, Failure> {
-    let client = with_script(client(&arguments.servers)?, &arguments.script).build()?;
+    let client = client_for_scripts(&arguments.servers, &arguments.script)?;
     let served = until_signal(&client, Box::pin(client.serve_stdio())).await?;
     client.close_all_sessions().await;
     served?;
@@ -354,32 +364,36 @@ fn read_script(file: &Path) -> Result<String, Failure> {
     Ok(source)
 }
 
-fn client(arguments: &ServerArguments) -> Result<ClientBuilder, Failure> {
-    let config = config(arguments.config.as_deref())?;
+fn builder(arguments: &ServerArguments, config: Config) -> ClientBuilder {
     for problem in config.problems() {
         render::note(&format!("warning: {problem}"));
     }
-    let mut builder = Client::builder()
+    let builder = Client::builder()
         .config(config)
         .connect_timeout(arguments.connect_timeout)
         .variables(|name| std::env::var(name).ok());
-    if !arguments.allow_server.is_empty() {
-        builder = builder.allowed_servers(arguments.allow_server.iter().cloned());
+    if arguments.allow_server.is_empty() {
+        builder
+    } else {
+        builder.allowed_servers(arguments.allow_server.iter().cloned())
     }
-    Ok(builder)
 }
 
-fn with_script(builder: ClientBuilder, arguments: &ScriptArguments) -> ClientBuilder {
-    let mut limits = rhaiway::Limits::default();
-    limits.wall_time = arguments.timeout;
-    let mut builder = builder.code_mode(true).limits(limits).isolation(match arguments.isolation {
+fn client_for_scripts(servers: &ServerArguments, script: &ScriptArguments) -> Result<Client, Failure> {
+    let config = config(servers.config.as_deref())?;
+    let mut limits = config.limits()?;
+    for (name, value) in &script.limits {
+        limits.set(name, value).map_err(Failure::usage)?;
+    }
+    limits.wall_time = script.timeout.unwrap_or(limits.wall_time);
+    let mut builder = builder(servers, config).code_mode(true).limits(limits).isolation(match script.isolation {
         IsolationArgument::Sandbox => Isolation::Sandbox,
         IsolationArgument::InProcess => Isolation::InProcess,
     });
     if let Ok(folders) = etcetera::choose_base_strategy() {
         builder = builder.cache_dir(folders.cache_dir().join("rhaiway"));
     }
-    builder.on_compile(|| render::note("compiling the script engine, this once (a few seconds) …"))
+    Ok(builder.on_compile(|| render::note("compiling the script engine, this once (a few seconds) …")).build()?)
 }
 
 fn config(file: Option<&Path>) -> Result<Config, Failure> {

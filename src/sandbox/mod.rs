@@ -11,11 +11,10 @@ use wasmtime::component::Component;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter};
 
 use crate::error::Error;
+use crate::limits::MAX_MEMORY;
 
 /// Guests that may live at once. Each takes about five memory mappings, of which a process has 65,530 by default on Linux.
 pub(crate) const SLOTS: usize = 1000;
-/// Largest memory that a guest can be given.
-pub(crate) const MAX_MEMORY: usize = 1 << 30;
 /// Between two interruptions of a busy guest; short, so that other tasks on its thread go on.
 const TICK: Duration = Duration::from_millis(2);
 /// Stack of a guest, and the part of it that wasm may use. Script functions 100 levels deep need most of it.

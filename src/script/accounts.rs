@@ -1,11 +1,12 @@
 //! The books of one run: every call and log line passes here, is counted, bounded and remembered.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rhaiway_engine::{Position, Refusal};
 
-use super::{Call, Called, Limits, LogSink, Run, limit};
+use super::{Call, Called, LogSink, Run, limit};
+use crate::limits::Limits;
 use crate::tool::{CallRecord, Detail, Failure, FailureKind, Outcome};
 
 /// Longest name of a tool that is looked for, and longest query: both are compared with every tool.
@@ -24,9 +25,11 @@ pub(super) enum Ending {
 }
 
 pub(super) struct Accounts {
-    limits: Limits,
+    pub(super) limits: Limits,
     on_log: Option<LogSink>,
-    door: std::sync::Arc<dyn super::Door>,
+    door: Arc<dyn super::Door>,
+    /// When the script has to be over.
+    pub(super) deadline: Instant,
     ledger: Mutex<Ledger>,
 }
 
@@ -34,21 +37,54 @@ pub(super) struct Accounts {
 pub(super) struct Ledger {
     pub(super) logs: Vec<String>,
     pub(super) calls: Vec<CallRecord>,
-    /// The call that the script was waiting for when it ended.
-    pub(super) unfinished: Option<CallRecord>,
+    /// Calls that were given up as the script ended, by their places in `calls`.
+    pub(super) unfinished: Vec<usize>,
+    /// Time that the script waited.
+    pub(super) waited: Duration,
+    pub(super) log_bytes: usize,
+    lost_lines: usize,
+    /// When the calls that are under way began, by their places in `calls`.
+    under_way: Vec<(usize, Instant)>,
     /// What was hit; the script is on its way out.
     ending: Option<Ending>,
-    log_bytes: usize,
-    lost_lines: usize,
-    started: Option<Instant>,
+}
+
+/// A call that is in the books, and under way until this is dropped.
+pub(super) struct Booked {
+    accounts: Arc<Accounts>,
+    pub(super) place: usize,
+    call: Call,
+    position: Option<Position>,
+}
+
+impl Drop for Booked {
+    fn drop(&mut self) {
+        let mut ledger = self.accounts.ledger();
+        if ledger.end(self.place) {
+            ledger.unfinished.push(self.place);
+        }
+    }
+}
+
+impl Ledger {
+    /// Notes when a call was over; `false` if that is known already.
+    fn end(&mut self, place: usize) -> bool {
+        let Some(index) = self.under_way.iter().position(|(other, _)| *other == place) else { return false };
+        let (_, started) = self.under_way.swap_remove(index);
+        if let Some(record) = self.calls.get_mut(place) {
+            record.duration = started.elapsed();
+        }
+        true
+    }
 }
 
 impl Accounts {
-    pub(super) fn new(run: &Run) -> Self {
+    pub(super) fn new(run: &Run, deadline: Instant) -> Self {
         Self {
             limits: run.limits.clone(),
             on_log: run.on_log.clone(),
             door: run.door.clone(),
+            deadline,
             ledger: Mutex::default(),
         }
     }
@@ -57,7 +93,7 @@ impl Accounts {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stop(&self, message: String, position: Option<Position>) -> Refusal {
+    pub(super) fn stop(&self, message: String, position: Option<Position>) -> Refusal {
         self.ledger().ending.get_or_insert(Ending::Limit(message, position));
         Refusal::Stop
     }
@@ -67,7 +103,29 @@ impl Accounts {
         self.ledger().ending.clone()
     }
 
-    pub(super) async fn call_tool(&self, call: Call, position: Option<Position>) -> Result<String, Refusal> {
+    /// Microseconds since 1970, UTC.
+    pub(super) fn now() -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    }
+
+    /// 64 random bits; where the system has none to give, the clock's.
+    pub(super) fn random() -> u64 {
+        getrandom::u64().unwrap_or_else(|_| Self::now().cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    }
+
+    /// Notes that the script gave up a call.
+    pub(super) fn give_up(&self, place: usize) {
+        self.ledger().end(place);
+    }
+
+    /// Notes that the script waited since `from`.
+    pub(super) fn waited(&self, from: Instant) {
+        self.ledger().waited += from.elapsed();
+    }
+
+    /// Enters a call that is about to be made.
+    pub(super) fn book(self: &Arc<Self>, call: Call, position: Option<Position>) -> Result<Booked, Refusal> {
         let limits = &self.limits;
         if call.tool.len() > NAME_BYTES {
             let message =
@@ -82,7 +140,15 @@ impl Accounts {
                 self.stop(limit(&what, "argument_bytes", call.arguments.len(), limits.argument_bytes), position)
             );
         }
-        let mut record = CallRecord {
+        let mut ledger = self.ledger();
+        let place = ledger.calls.len();
+        if place >= limits.tool_calls {
+            drop(ledger);
+            let message =
+                format!("the script made more calls of tools than the limit of {} (`tool_calls`)", limits.tool_calls);
+            return Err(self.stop(message, position));
+        }
+        ledger.calls.push(CallRecord {
             server: call.server.clone(),
             tool: call.tool.clone(),
             line: position.map(|place| place.line),
@@ -91,54 +157,10 @@ impl Accounts {
             duration: Duration::ZERO,
             argument_bytes: call.arguments.len(),
             answer_bytes: 0,
-        };
-        let started = Instant::now();
-        {
-            let mut ledger = self.ledger();
-            if ledger.calls.len() >= limits.tool_calls {
-                drop(ledger);
-                let message = format!(
-                    "the script made more calls of tools than the limit of {} (`tool_calls`)",
-                    limits.tool_calls
-                );
-                return Err(self.stop(message, position));
-            }
-            ledger.unfinished = Some(record.clone());
-            ledger.started = Some(started);
-        }
-        let Called { tool, answer } = self.door.call_tool(call).await;
-        record.duration = started.elapsed();
-        record.tool = tool.unwrap_or(record.tool);
-        let result = match answer {
-            Ok(text) if text.len() > limits.answer_bytes => {
-                record.outcome = Outcome::Limit;
-                record.answer_bytes = text.len();
-                let what = format!("the answer of `{}.{}` is", record.server, record.tool);
-                Err(limit(&what, "answer_bytes", text.len(), limits.answer_bytes))
-            }
-            Ok(text) => {
-                record.outcome = Outcome::Ok;
-                record.answer_bytes = text.len();
-                Ok(Ok(text))
-            }
-            Err(failure) => {
-                let text = serde_json::to_string(&failure).unwrap_or_default();
-                if text.len() > limits.answer_bytes {
-                    record.outcome = Outcome::Limit;
-                    let what = format!("what `{}.{}` says of its failure is", record.server, record.tool);
-                    Err(limit(&what, "answer_bytes", text.len(), limits.answer_bytes))
-                } else {
-                    record.outcome = Outcome::Failed(failure.kind);
-                    Ok(Err(Refusal::Failed(text)))
-                }
-            }
-        };
-        {
-            let mut ledger = self.ledger();
-            ledger.unfinished = None;
-            ledger.calls.push(record);
-        }
-        result.unwrap_or_else(|message| Err(self.stop(message, position)))
+        });
+        ledger.under_way.push((place, Instant::now()));
+        drop(ledger);
+        Ok(Booked { accounts: Arc::clone(self), place, call, position })
     }
 
     pub(super) async fn search_tools(&self, query: String, detail_level: &str) -> Result<String, String> {
@@ -146,7 +168,9 @@ impl Accounts {
         if query.len() > QUERY_BYTES {
             return Err(format!("the query has {} bytes, and at most {QUERY_BYTES} are searched for", query.len()));
         }
+        let from = Instant::now();
         let found = self.door.search_tools(query, detail).await;
+        self.waited(from);
         let max = self.limits.answer_bytes;
         if found.len() > max {
             return Err(limit("what was found is", "answer_bytes", found.len(), max)
@@ -180,10 +204,11 @@ impl Accounts {
     /// Ends the books: what was not answered counts as cancelled, what was cut is said.
     pub(super) fn close(&self) -> Ledger {
         let mut ledger = std::mem::take(&mut *self.ledger());
-        if let (Some(mut record), Some(started)) = (ledger.unfinished.clone(), ledger.started) {
-            record.duration = started.elapsed();
-            ledger.calls.push(record);
+        while let Some((place, _)) = ledger.under_way.first().copied() {
+            ledger.end(place);
+            ledger.unfinished.push(place);
         }
+        ledger.unfinished.sort_unstable();
         if ledger.lost_lines > 0 {
             let Limits { log_lines, log_bytes, .. } = self.limits;
             let note = format!(
@@ -196,5 +221,42 @@ impl Accounts {
             ledger.logs.push(note);
         }
         ledger
+    }
+}
+
+impl Booked {
+    /// Makes the call. Dropped before its end, it counts as cancelled.
+    pub(super) async fn perform(self) -> Result<String, Refusal> {
+        let Self { accounts, place, call, position } = &self;
+        let limits = &accounts.limits;
+        let called_as = call.tool.clone();
+        let Called { tool, answer } = accounts.door.call_tool(call.clone(), accounts.deadline).await;
+        let tool = tool.unwrap_or(called_as);
+        let (outcome, size, result) = match answer {
+            Ok(text) if text.len() > limits.answer_bytes => {
+                let what = format!("the answer of `{}.{tool}` is", call.server);
+                let message = limit(&what, "answer_bytes", text.len(), limits.answer_bytes);
+                (Outcome::Limit, text.len(), Err(message))
+            }
+            Ok(text) => (Outcome::Ok, text.len(), Ok(Ok(text))),
+            Err(failure) => {
+                let text = serde_json::to_string(&failure).unwrap_or_default();
+                if text.len() > limits.answer_bytes {
+                    let what = format!("what `{}.{tool}` says of its failure is", call.server);
+                    (Outcome::Limit, 0, Err(limit(&what, "answer_bytes", text.len(), limits.answer_bytes)))
+                } else {
+                    (Outcome::Failed(failure.kind), 0, Ok(Err(Refusal::Failed(text))))
+                }
+            }
+        };
+        let mut ledger = accounts.ledger();
+        // A call that was given up in the meantime stays so.
+        if ledger.end(*place)
+            && let Some(record) = ledger.calls.get_mut(*place)
+        {
+            (record.tool, record.outcome, record.answer_bytes) = (tool, outcome, size);
+        }
+        drop(ledger);
+        result.unwrap_or_else(|message| Err(accounts.stop(message, *position)))
     }
 }

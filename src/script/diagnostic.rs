@@ -6,12 +6,13 @@ use rhaiway_engine::Fault;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::accounts::Ending;
+use super::accounts::{Ending, Ledger};
+use crate::limits::Limits;
 use crate::tool::{CallRecord, FailureKind};
 
 /// Why a script failed.
 ///
-/// Its `Display` is the message, then the place with the source line and a caret.
+/// Its `Display` is the message, then the place with the source line and a caret, the call stack, and the hint.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Diagnostic {
@@ -28,9 +29,29 @@ pub struct Diagnostic {
     /// That line of the script.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_line: Option<String>,
+    /// What to write instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// Script functions that were under way, innermost first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub trace: Vec<Frame>,
     /// What the script threw, or the failure of the call: `{kind, server, tool, message}`. Over 64 KiB, a note of its size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thrown: Option<Value>,
+}
+
+/// A script function that was under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Frame {
+    /// Its name.
+    pub function: String,
+    /// Line in the script where it was called, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// Character in the line, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
 }
 
 /// Kinds of [`Diagnostic`], by their names in JSON.
@@ -98,7 +119,7 @@ impl Diagnostic {
             let start = &message[..message.floor_char_boundary(MESSAGE)];
             message = format!("{start}… [cut: the message has {} bytes]", message.len());
         }
-        Self { kind, message, line: None, column: None, source_line: None, thrown: None }
+        Self { kind, message, line: None, column: None, source_line: None, hint: None, trace: Vec::new(), thrown: None }
     }
 
     pub(super) fn limit(message: String) -> Self {
@@ -132,21 +153,34 @@ impl Diagnostic {
             _ => fault.message,
         };
         let place = fault.position.map(|place| (place.line, place.column));
-        Self { thrown, ..Self::new(kind, message) }.at(place, source)
+        let frame = |frame: rhaiway_engine::Frame| Frame {
+            function: frame.function,
+            line: frame.position.map(|place| place.line),
+            column: frame.position.map(|place| place.column),
+        };
+        let trace = fault.trace.into_iter().map(frame).collect();
+        Self { thrown, hint: fault.hint, trace, ..Self::new(kind, message) }.at(place, source)
     }
 
-    pub(super) fn from_ending(ending: Ending, waiting: Option<&CallRecord>, source: &str) -> Self {
+    pub(super) fn from_ending(ending: Ending, ledger: &Ledger, source: &str) -> Self {
+        // What the script was waiting for, if it was waiting.
+        let waiting: Vec<&CallRecord> =
+            ledger.unfinished.iter().filter_map(|place| ledger.calls.get(*place)).collect();
         let place = match &ending {
             Ending::Limit(_, position) => position.map(|place| (place.line, place.column)),
-            _ => waiting.and_then(|call| call.line.zip(call.column)),
+            _ => waiting.first().and_then(|call| call.line.zip(call.column)),
         };
         match ending {
             Ending::Limit(message, _) => Self::limit(message),
             Ending::Internal(message) => Self::internal(message),
             Ending::Timeout(limit) => {
-                let busy = waiting
-                    .map(|call| format!(" while it waited for `{}.{}`", call.server, call.tool))
-                    .unwrap_or_default();
+                let mut names: Vec<String> =
+                    waiting.iter().take(3).map(|call| format!("`{}.{}`", call.server, call.tool)).collect();
+                if waiting.len() > names.len() {
+                    names.push(format!("{} more", waiting.len() - names.len()));
+                }
+                let busy =
+                    if names.is_empty() { String::new() } else { format!(" while it waited for {}", names.join(", ")) };
                 Self::new(
                     DiagnosticKind::Timeout,
                     format!("the script took longer than the limit of {} s (`wall_time`){busy}", limit.as_secs_f64()),
@@ -154,6 +188,14 @@ impl Diagnostic {
             }
         }
         .at(place, source)
+    }
+
+    /// The limit that was hit.
+    pub(super) fn limit_name(&self) -> Option<&'static str> {
+        if !matches!(self.kind, DiagnosticKind::Limit | DiagnosticKind::Timeout) {
+            return None;
+        }
+        Limits::NAMES.into_iter().find(|name| self.message.contains(&format!("(`{name}`)")))
     }
 
     fn at(mut self, place: Option<(u32, u32)>, source: &str) -> Self {
@@ -173,9 +215,10 @@ impl Diagnostic {
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.message)?;
-        let (Some(line), Some(column)) = (self.line, self.column) else { return Ok(()) };
-        write!(f, "\n  --> line {line}, column {column}")?;
-        if let Some(source) = &self.source_line {
+        if let (Some(line), Some(column)) = (self.line, self.column) {
+            write!(f, "\n  --> line {line}, column {column}")?;
+        }
+        if let (Some(line), Some(column), Some(source)) = (self.line, self.column, &self.source_line) {
             let width = line.to_string().len();
             let before = usize::try_from(column).unwrap_or(1).saturating_sub(1);
             // Tabs stay tabs, so that the caret stands below its character.
@@ -186,6 +229,15 @@ impl fmt::Display for Diagnostic {
                 .map(|c| if c == '\t' { '\t' } else { ' ' })
                 .collect();
             write!(f, "\n{:width$} |\n{line} | {source}\n{:width$} | {indent}^", "", "")?;
+        }
+        for frame in &self.trace {
+            write!(f, "\n  in `{}`", frame.function)?;
+            if let (Some(line), Some(column)) = (frame.line, frame.column) {
+                write!(f, ", called at line {line}, column {column}")?;
+            }
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\nhint: {hint}")?;
         }
         Ok(())
     }

@@ -4,12 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use rhaiway_engine::{Refusal, Ticket};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Store, Trap, UpdateDeadline};
 
 use super::accounts::{Accounts, Ending};
-use super::{Call, Ended, Run, deadline};
+use super::flights::{Answer, Flights};
+use super::{Call, Ended, Measured, Run, call_depth};
 use crate::error::Error;
 use crate::sandbox::{MemoryLimit, SLOTS, Sandbox};
 
@@ -18,6 +20,9 @@ wasmtime::component::bindgen!({
     world: "engine",
     imports: {
         "rhaiway:engine/host.call-tool": async | trappable,
+        "rhaiway:engine/host.start-call": trappable,
+        "rhaiway:engine/host.start-clock": trappable,
+        "rhaiway:engine/host.wait-any": async | trappable,
         "rhaiway:engine/host.search-tools": async,
     },
     exports: { "run": async },
@@ -52,8 +57,10 @@ pub(crate) struct SandboxedEngine {
 /// What an instance's imports work on.
 struct Host {
     accounts: Arc<Accounts>,
+    flights: Flights,
     memory: MemoryLimit,
-    deadline: Instant,
+    /// Ticks at which it was busy.
+    ticks: u64,
 }
 
 impl SandboxedEngine {
@@ -73,20 +80,24 @@ impl SandboxedEngine {
         self.slots.acquire().await.ok() // never closed
     }
 
-    /// Runs the script in an instance of its own: its highest memory, and how it ended.
-    pub(super) async fn run(&self, run: &Run, accounts: &Arc<Accounts>) -> (usize, Result<Ended, Ending>) {
+    /// Runs the script in an instance of its own: what it took, and how it ended.
+    pub(super) async fn run(&self, run: &Run, accounts: &Arc<Accounts>) -> (Measured, Result<Ended, Ending>) {
         let wall_time = run.limits.wall_time;
+        let instances = SLOTS - self.slots.available_permits();
         let host = Host {
             accounts: Arc::clone(accounts),
+            flights: Flights::new(Arc::clone(accounts)),
             memory: MemoryLimit::new(run.limits.memory_bytes),
-            deadline: deadline(wall_time),
+            ticks: 0,
         };
         let mut store = Store::new(self.sandbox.engine(), host);
         store.limiter(|host| &mut host.memory);
         store.set_epoch_deadline(1);
         // A busy script gives way to the other tasks of its thread at every tick, and the timer below gets its turn.
-        store.epoch_deadline_callback(|store| {
-            if Instant::now() > store.data().deadline {
+        store.epoch_deadline_callback(|mut store| {
+            let host = store.data_mut();
+            host.ticks += 1;
+            if Instant::now() > host.accounts.deadline {
                 Ok(UpdateDeadline::Interrupt)
             } else {
                 Ok(UpdateDeadline::Yield(1))
@@ -95,7 +106,7 @@ impl SandboxedEngine {
         let ticking = self.sandbox.tick();
         let running = async {
             let engine = self.guest.instantiate_async(&mut store).await?;
-            engine.call_run(&mut store, &run.source, &run.servers).await
+            engine.call_run(&mut store, &run.source, &run.servers, call_depth(run)).await
         };
         let ended = tokio::time::timeout(wall_time, running).await;
         drop(ticking);
@@ -105,7 +116,8 @@ impl SandboxedEngine {
             Ok(Ok(outcome)) => Ok(outcome.map_err(Into::into)),
             Ok(Err(error)) => Err(ending(&error, run, accounts, memory)),
         };
-        (memory.peak, ended)
+        let (peak_memory, cpu_ticks) = (Some(memory.peak), Some(store.data().ticks));
+        (Measured { peak_memory, cpu_ticks, instances: Some(instances) }, ended)
     }
 }
 
@@ -134,20 +146,53 @@ fn ending(error: &wasmtime::Error, run: &Run, accounts: &Accounts, memory: &Memo
 
 impl types::Host for Host {}
 
+fn call(call: host::Call) -> (Call, Option<rhaiway_engine::Position>) {
+    let host::Call { server, tool, by_name, arguments, position } = call;
+    (Call { server, tool, by_name, arguments }, position.map(Into::into))
+}
+
+/// A refusal as a trap, which no `try` in the script gets past; the accounts know why.
+fn or_trap<T>(result: Result<T, Refusal>) -> wasmtime::Result<Result<T, String>> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(Refusal::Failed(failure)) => Ok(Err(failure)),
+        Err(Refusal::Stop) => Err(wasmtime::Error::msg("stopped by the host")),
+    }
+}
+
 impl host::Host for Host {
-    async fn call_tool(&mut self, call: host::Call) -> wasmtime::Result<Result<String, String>> {
-        let host::Call { server, tool, by_name, arguments, position } = call;
-        let position = position.map(|types::Position { line, column }| rhaiway_engine::Position { line, column });
-        match self.accounts.call_tool(Call { server, tool, by_name, arguments }, position).await {
-            Ok(answer) => Ok(Ok(answer)),
-            Err(rhaiway_engine::Refusal::Failed(failure)) => Ok(Err(failure)),
-            // A trap, which no `try` in the script gets past; the accounts know why.
-            Err(rhaiway_engine::Refusal::Stop) => Err(wasmtime::Error::msg("stopped by the host")),
-        }
+    async fn call_tool(&mut self, request: host::Call) -> wasmtime::Result<Result<String, String>> {
+        let (call, position) = call(request);
+        or_trap(self.flights.call(call, position).await)
+    }
+
+    fn start_call(&mut self, request: host::Call) -> wasmtime::Result<Option<Ticket>> {
+        let (call, position) = call(request);
+        or_trap(self.flights.start_call(call, position))?.map_err(wasmtime::Error::msg)
+    }
+
+    fn start_clock(&mut self, seconds: f64) -> wasmtime::Result<Ticket> {
+        or_trap(self.flights.start_clock(seconds))?.map_err(wasmtime::Error::msg)
+    }
+
+    async fn wait_any(&mut self) -> wasmtime::Result<(Ticket, Answer)> {
+        or_trap(self.flights.wait_any().await)?.map_err(wasmtime::Error::msg)
+    }
+
+    fn cancel(&mut self, ticket: Ticket) {
+        self.flights.cancel(ticket);
     }
 
     async fn search_tools(&mut self, query: String, detail_level: String) -> Result<String, String> {
         self.accounts.search_tools(query, &detail_level).await
+    }
+
+    fn now(&mut self) -> i64 {
+        Accounts::now()
+    }
+
+    fn random(&mut self) -> u64 {
+        Accounts::random()
     }
 
     fn log(&mut self, line: String) {
@@ -155,9 +200,19 @@ impl host::Host for Host {
     }
 }
 
+impl From<types::Position> for rhaiway_engine::Position {
+    fn from(types::Position { line, column }: types::Position) -> Self {
+        Self { line, column }
+    }
+}
+
 impl From<types::Fault> for rhaiway_engine::Fault {
     fn from(fault: types::Fault) -> Self {
-        let position = fault.position.map(|types::Position { line, column }| rhaiway_engine::Position { line, column });
-        Self { kind: fault.kind, message: fault.message, position, thrown: fault.thrown }
+        let types::Fault { kind, message, position, hint, trace, thrown } = fault;
+        let trace = trace.into_iter().map(|types::Frame { function, position }| rhaiway_engine::Frame {
+            function,
+            position: position.map(Into::into),
+        });
+        Self { kind, message, position: position.map(Into::into), hint, trace: trace.collect(), thrown }
     }
 }

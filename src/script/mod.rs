@@ -3,6 +3,7 @@
 
 mod accounts;
 mod diagnostic;
+mod flights;
 mod guest;
 mod in_process;
 
@@ -16,10 +17,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::Error;
+use crate::limits::Limits;
 use crate::tool::{CallRecord, Detail, Failure, seconds};
 
-use accounts::{Accounts, Ending};
-pub use diagnostic::{Diagnostic, DiagnosticKind};
+use accounts::{Accounts, Ending, Ledger};
+pub use diagnostic::{Diagnostic, DiagnosticKind, Frame};
 
 /// A future that is boxed, so that a trait with it can be used as an object.
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -32,13 +34,14 @@ fn deadline(wall_time: Duration) -> Instant {
 
 /// What the host gives a script beside its own memory.
 pub(crate) trait Door: Send + Sync + 'static {
-    /// Calls a tool: the JSON text of its answer.
-    fn call_tool(&self, call: Call) -> BoxFuture<'_, Called>;
+    /// Calls a tool: the JSON text of its answer. The script is over at `deadline`.
+    fn call_tool(&self, call: Call, deadline: Instant) -> BoxFuture<'_, Called>;
     /// Finds tools: the JSON text of the results.
     fn search_tools(&self, query: String, detail: Detail) -> BoxFuture<'_, String>;
 }
 
 /// A call on its way out.
+#[derive(Clone)]
 pub(crate) struct Call {
     pub(crate) server: String,
     pub(crate) tool: String,
@@ -50,56 +53,6 @@ pub(crate) struct Call {
 pub(crate) struct Called {
     pub(crate) tool: Option<String>,
     pub(crate) answer: Result<String, Failure>,
-}
-
-/// Bounds on one run. A limit that was hit ends the script, whatever it catches; the error names the limit and its value.
-///
-/// ```
-/// let mut limits = rhaiway::Limits::default();
-/// limits.tool_calls = 20;
-/// assert_eq!(limits.memory_bytes, 64 << 20);
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// Wall clock, tool calls included, but not the time in which the servers that the script names are connected before it starts;
-    /// 30 s.
-    pub wall_time: Duration,
-    /// Memory of the script, at most 1 GiB; 64 MiB. Holds only in the sandbox.
-    pub memory_bytes: usize,
-    /// Calls of tools; 256.
-    pub tool_calls: usize,
-    /// Length of the source; 64 KiB.
-    pub source_bytes: usize,
-    /// Arguments of one call, as JSON; 1 MiB.
-    pub argument_bytes: usize,
-    /// Answer of one call, as JSON; 8 MiB.
-    pub answer_bytes: usize,
-    /// The script's value, as JSON; 1 MiB.
-    pub result_bytes: usize,
-    /// All that the script prints; 64 KiB. What is over is cut, and the last line says so; the script goes on.
-    pub log_bytes: usize,
-    /// Lines that the script prints; 1,000. Cut like `log_bytes`.
-    pub log_lines: usize,
-    /// One line; 4 KiB. Cut, with its original length.
-    pub log_line_bytes: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            wall_time: Duration::from_secs(30),
-            memory_bytes: 64 << 20,
-            tool_calls: 256,
-            source_bytes: 64 << 10,
-            argument_bytes: 1 << 20,
-            answer_bytes: 8 << 20,
-            result_bytes: 1 << 20,
-            log_bytes: 64 << 10,
-            log_lines: 1000,
-            log_line_bytes: 4 << 10,
-        }
-    }
 }
 
 /// Where a script runs.
@@ -137,20 +90,39 @@ pub struct Execution {
 }
 
 /// What a run used.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 #[non_exhaustive]
 pub struct Usage {
-    /// Time spent waiting for tools; in JSON as seconds.
+    /// From start to end; in JSON as seconds.
+    #[serde(serialize_with = "seconds")]
+    pub wall_time: Duration,
+    /// Time that the script waited for tools and clocks, those that overlap counted once; in JSON as seconds.
     #[serde(serialize_with = "seconds")]
     pub tool_time: Duration,
+    /// Ticks of 2 ms at which the script was found computing; none in the process, where it is not measured.
+    pub cpu_ticks: Option<u64>,
+    /// Highest memory of the script's instance; none in the process, where it is not measured.
+    pub peak_memory_bytes: Option<usize>,
     /// Number of calls of tools.
     pub tool_calls: usize,
     /// JSON sent to tools.
     pub argument_bytes: usize,
     /// JSON received from tools.
     pub answer_bytes: usize,
-    /// Highest memory of the script's instance; none in the process, where it is not measured.
-    pub peak_memory_bytes: Option<usize>,
+    /// Scripts of this process that had an instance when this one began, itself included; none in the process.
+    pub instances: Option<usize>,
+    /// The limit that came nearest to being hit, or was.
+    pub nearest_limit: Option<NearestLimit>,
+}
+
+/// The limit that a run came nearest to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct NearestLimit {
+    /// Its name in [`Limits`].
+    pub name: &'static str,
+    /// How much of it was used, from 0 to 1; 1 where it was hit.
+    pub share: f64,
 }
 
 /// One script to run.
@@ -171,42 +143,54 @@ pub(crate) struct Run {
 /// How a script itself ended: the JSON text of its value, or what the engine says.
 type Ended = Result<String, rhaiway_engine::Fault>;
 
-/// Runs a script to its end. Dropping the future ends it.
+/// What the place where a script ran knows of it.
+#[derive(Default)]
+struct Measured {
+    peak_memory: Option<usize>,
+    cpu_ticks: Option<u64>,
+    instances: Option<usize>,
+}
+
+/// Runs a script to its end. Dropping the future ends it, cancels its calls and frees its instance.
 ///
 /// # Errors
 /// Only where the sandbox can't be set up; a failing script is an [`Execution`].
 pub(crate) async fn run(run: Run) -> Result<Execution, Error> {
-    let accounts = Arc::new(Accounts::new(&run));
-    if run.source.len() > run.limits.source_bytes {
-        let message = limit("the source is", "source_bytes", run.source.len(), run.limits.source_bytes);
-        return Ok(finish(&run, &accounts, Instant::now(), None, Err(Ending::Limit(message, None))));
+    let max = run.limits.source_bytes;
+    if run.source.len() > max {
+        let message = limit("the source is", "source_bytes", run.source.len(), max);
+        let accounts = Accounts::new(&run, Instant::now());
+        return Ok(finish(&run, &accounts, Instant::now(), &Measured::default(), Err(Ending::Limit(message, None))));
     }
-    let (started, peak, ended) = match run.isolation {
+    match run.isolation {
         Isolation::Sandbox => {
             let engine = guest::shared(run.cache_dir.clone(), run.on_compile.clone()).await?;
             let slot = engine.slot().await;
             let started = Instant::now();
-            let (peak, ended) = engine.run(&run, &accounts).await;
+            let accounts = Arc::new(Accounts::new(&run, deadline(run.limits.wall_time)));
+            let (measured, ended) = engine.run(&run, &accounts).await;
             drop(slot);
-            (started, Some(peak), ended)
+            Ok(finish(&run, &accounts, started, &measured, ended))
         }
         Isolation::InProcess => {
             let started = Instant::now();
-            (started, None, in_process::run(&run, &accounts).await)
+            let accounts = Arc::new(Accounts::new(&run, deadline(run.limits.wall_time)));
+            let ended = in_process::run(&run, &accounts).await;
+            Ok(finish(&run, &accounts, started, &Measured::default(), ended))
         }
-    };
-    Ok(finish(&run, &accounts, started, peak, ended))
+    }
 }
 
 fn finish(
     run: &Run,
     accounts: &Accounts,
     started: Instant,
-    peak: Option<usize>,
+    measured: &Measured,
     ended: Result<Ended, Ending>,
 ) -> Execution {
     let execution_time = started.elapsed();
     let ledger = accounts.close();
+    let result_bytes = ended.as_ref().map_or(0, |ended| ended.as_ref().map_or(0, String::len));
     let value = match ended {
         Ok(Ok(text)) if text.len() > run.limits.result_bytes => {
             Err(Diagnostic::limit(limit("the result is", "result_bytes", text.len(), run.limits.result_bytes)))
@@ -214,18 +198,53 @@ fn finish(
         Ok(Ok(text)) => serde_json::from_str(&text)
             .map_err(|error| Diagnostic::internal(format!("the result is not JSON: {error}"))),
         Ok(Err(fault)) => Err(Diagnostic::from_fault(fault, &run.source)),
-        // What the script was doing then, if it was waiting for a tool.
-        Err(ending) => Err(Diagnostic::from_ending(ending, ledger.unfinished.as_ref(), &run.source)),
+        Err(ending) => Err(Diagnostic::from_ending(ending, &ledger, &run.source)),
     };
     let (result, error) = value.map_or_else(|error| (Value::Null, Some(error)), |value| (value, None));
+    let Ledger { logs, calls, waited, log_bytes, .. } = ledger;
+    let log_lines = logs.len();
+    let largest = |size: fn(&CallRecord) -> usize| calls.iter().map(size).max().unwrap_or(0);
+    let limits = &run.limits;
+    let nearest_limit = nearest([
+        ("wall_time", execution_time.as_secs_f64(), limits.wall_time.as_secs_f64()),
+        share("memory_bytes", measured.peak_memory.unwrap_or(0), limits.memory_bytes),
+        share("tool_calls", calls.len(), limits.tool_calls),
+        share("source_bytes", run.source.len(), limits.source_bytes),
+        share("argument_bytes", largest(|call| call.argument_bytes), limits.argument_bytes),
+        share("answer_bytes", largest(|call| call.answer_bytes), limits.answer_bytes),
+        share("result_bytes", result_bytes, limits.result_bytes),
+        share("log_bytes", log_bytes, limits.log_bytes),
+        share("log_lines", log_lines, limits.log_lines),
+    ]);
+    let hit = error.as_ref().and_then(Diagnostic::limit_name);
     let usage = Usage {
-        tool_time: ledger.calls.iter().map(|call| call.duration).sum(),
-        tool_calls: ledger.calls.len(),
-        argument_bytes: ledger.calls.iter().map(|call| call.argument_bytes).sum(),
-        answer_bytes: ledger.calls.iter().map(|call| call.answer_bytes).sum(),
-        peak_memory_bytes: peak,
+        wall_time: execution_time,
+        tool_time: waited,
+        cpu_ticks: measured.cpu_ticks,
+        peak_memory_bytes: measured.peak_memory,
+        tool_calls: calls.len(),
+        argument_bytes: calls.iter().map(|call| call.argument_bytes).sum(),
+        answer_bytes: calls.iter().map(|call| call.answer_bytes).sum(),
+        instances: measured.instances,
+        nearest_limit: hit.map(|name| NearestLimit { name, share: 1.0 }).or(nearest_limit),
     };
-    Execution { result, logs: ledger.logs, error, execution_time, calls: ledger.calls, usage }
+    Execution { result, logs, error, execution_time, calls, usage }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "only shares are wanted")]
+fn share(name: &'static str, used: usize, max: usize) -> (&'static str, f64, f64) {
+    (name, used as f64, max as f64)
+}
+
+fn nearest<const N: usize>(limits: [(&'static str, f64, f64); N]) -> Option<NearestLimit> {
+    let shares = limits.into_iter().map(|(name, used, max)| NearestLimit { name, share: (used / max).min(1.0) });
+    let mut nearest = shares.max_by(|one, other| one.share.total_cmp(&other.share))?;
+    nearest.share = (nearest.share * 1e4).round() / 1e4;
+    Some(nearest)
+}
+
+fn call_depth(run: &Run) -> u32 {
+    u32::try_from(run.limits.call_depth).unwrap_or(u32::MAX)
 }
 
 fn limit(what: &str, name: &str, size: usize, max: usize) -> String {

@@ -84,6 +84,7 @@ struct Inner {
     listing: tokio::sync::Mutex<()>,
     /// Bounds listing too.
     connect_timeout: Duration,
+    call_timeout: Option<Duration>,
 }
 
 /// What rmcp asks of the client.
@@ -114,7 +115,7 @@ impl Session {
         let place = ConfigPlace { server: name, variables: &*settings.variables };
         let bound = config.connect_timeout.unwrap_or(settings.connect_timeout);
         let diverter = Arc::new(Diverter::default());
-        match &config.transport {
+        let opened = match &config.transport {
             Transport::Stdio { command, args, env, cwd } => {
                 let cwd = cwd.as_ref().map(|cwd| place.expand("cwd", &cwd.display().to_string())).transpose()?;
                 let program = Program {
@@ -137,7 +138,12 @@ impl Session {
                 Self::initialize(name, transport, diverter, None, Arc::default(), bound).await
             }
             Transport::WebSocket { .. } => Err(place.wrong("ws_url", "WebSocket servers are not supported yet")),
+        };
+        let mut session = opened?;
+        if let Some(inner) = Arc::get_mut(&mut session.inner) {
+            inner.call_timeout = config.call_timeout;
         }
+        Ok(session)
     }
 
     /// Connects to a server in this process.
@@ -200,6 +206,7 @@ impl Session {
             tools: Mutex::default(),
             listing: tokio::sync::Mutex::default(),
             connect_timeout: bound,
+            call_timeout: None,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -211,6 +218,11 @@ impl Session {
             stderr = process.stderr();
         }
         Error::Connect { server: name.into(), message: format!("{message}{}", complaints.suffix()), stderr }
+    }
+
+    /// How long a call that a script makes may take.
+    pub(crate) fn call_timeout(&self) -> Option<Duration> {
+        self.inner.call_timeout
     }
 
     /// Name of the server.

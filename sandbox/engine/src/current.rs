@@ -6,6 +6,7 @@ use std::rc::Rc;
 use rhai::{Dynamic, ImmutableString, Position as RhaiPosition, Token};
 
 use crate::Host;
+use crate::effects::{self, Tasks};
 
 /// Joins a word and its position; no word in a source can contain it.
 const MARK: char = '\u{1}';
@@ -31,6 +32,8 @@ pub(crate) struct Run {
     pub(crate) servers: Rc<Vec<ImmutableString>>,
     /// The last three tokens, oldest first.
     pub(crate) before: [Token; 3],
+    pub(crate) tasks: Tasks,
+    pub(crate) call_depth: usize,
 }
 
 thread_local! {
@@ -46,12 +49,15 @@ impl Drop for RunGuard {
     }
 }
 
-pub(crate) fn enter(host: Rc<dyn Host>, source: &str, servers: Vec<String>) -> RunGuard {
+pub(crate) fn enter(host: Rc<dyn Host>, source: &str, servers: Vec<String>, call_depth: usize) -> RunGuard {
+    effects::begin();
     RUN.set(Some(Run {
         host,
         lines: source.split('\n').map(Into::into).collect(),
         servers: Rc::new(servers.into_iter().map(Into::into).collect()),
         before: [Token::EOF, Token::EOF, Token::EOF],
+        tasks: Tasks::default(),
+        call_depth,
     }));
     RunGuard
 }

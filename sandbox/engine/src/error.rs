@@ -59,6 +59,7 @@ impl Fault {
         let fault = match error {
             EvalAltResult::ErrorRuntime(value, _) => Self::from_thrown(&value),
             EvalAltResult::ErrorTerminated(..) => Self::new("stopped", "the script was stopped"),
+            EvalAltResult::ErrorSystem(_, error) => Self::new("internal", error.to_string()),
             EvalAltResult::ErrorVariableNotFound(name, _) => Self::new("runtime", unknown_name(&name)),
             EvalAltResult::ErrorModuleNotFound(name, _) => Self::new(
                 "runtime",
@@ -71,7 +72,7 @@ impl Fault {
                 "limit",
                 format!(
                     "functions call each other over {} levels deep (`call_depth`): is there an end to the recursion?",
-                    crate::CALL_DEPTH
+                    current::with_run(|run| run.call_depth).unwrap_or_default()
                 ),
             ),
             other => Self::new("runtime", current::unmangle(&other.to_string())),
@@ -84,6 +85,7 @@ impl Fault {
             value.as_map_ref().ok().and_then(|map| map.get(key)?.as_immutable_string_ref().ok().map(|s| s.to_string()))
         };
         // A failed call keeps its kind when a script throws on what it caught.
+        let hint = text("hint");
         let kind = text("kind").filter(|kind| KINDS.contains(&kind.as_str()));
         let message = match text("message") {
             Some(message) => message,
@@ -95,6 +97,7 @@ impl Fault {
         };
         Self {
             thrown: json::to_text(value).ok(),
+            hint,
             ..Self::new(kind.as_deref().unwrap_or("thrown"), current::unmangle(&message))
         }
     }
@@ -135,10 +138,90 @@ pub(crate) fn runtime(message: impl Into<String>) -> Box<EvalAltResult> {
 
 /// An error that a script catches as a map.
 pub(crate) fn thrown<const N: usize>(entries: [(&str, Dynamic); N]) -> Box<EvalAltResult> {
-    let map: Map = entries.into_iter().map(|(key, value)| (key.into(), value)).collect();
-    EvalAltResult::ErrorRuntime(map.into(), RhaiPosition::NONE).into()
+    EvalAltResult::ErrorRuntime(map(entries).into(), RhaiPosition::NONE).into()
 }
 
-pub(crate) fn unavailable(message: &str) -> Result<Dynamic, Box<EvalAltResult>> {
-    Err(runtime(message))
+fn map<const N: usize>(entries: [(&str, Dynamic); N]) -> Map {
+    entries.into_iter().map(|(key, value)| (key.into(), value)).collect()
+}
+
+/// A fault of the engine itself, which no script can catch.
+pub(crate) fn internal(message: &str) -> Box<EvalAltResult> {
+    EvalAltResult::ErrorSystem("internal".into(), message.into()).into()
+}
+
+/// Whether the error ends the script, past every `try`.
+pub(crate) fn is_final(error: &EvalAltResult) -> bool {
+    match error {
+        EvalAltResult::ErrorInFunctionCall(_, _, inner, _) | EvalAltResult::ErrorInModule(_, inner, _) => {
+            is_final(inner)
+        }
+        error => !error.is_catchable(),
+    }
+}
+
+/// Whether the same might work a moment later: what a tool or the script itself throws, but no mistake in the script.
+pub(crate) fn is_passing(error: &EvalAltResult) -> bool {
+    match error {
+        EvalAltResult::ErrorInFunctionCall(_, _, inner, _) => is_passing(inner),
+        EvalAltResult::ErrorRuntime(value, _) => {
+            let kind = value.as_map_ref().ok().and_then(|map| map.get("kind")?.clone().into_immutable_string().ok());
+            kind.is_none_or(|kind| !["arguments", "runtime", "unknown_server", "unknown_tool"].contains(&kind.as_str()))
+        }
+        _ => false,
+    }
+}
+
+/// What a branch or a call threw, to be thrown again.
+#[derive(Debug, Clone)]
+pub(crate) struct Raised {
+    pub(crate) value: Dynamic,
+    position: RhaiPosition,
+}
+
+impl Raised {
+    pub(crate) fn new(value: Dynamic) -> Self {
+        Self { value, position: RhaiPosition::NONE }
+    }
+
+    pub(crate) fn failure(kind: &str, message: String) -> Self {
+        Self::new(map([("kind", kind.into()), ("message", message.into())]).into())
+    }
+
+    /// An error of Rhai's own becomes a map like all others.
+    pub(crate) fn from_error(error: EvalAltResult) -> Self {
+        let mut error = innermost(error);
+        let position = error.take_position();
+        let value = match error {
+            EvalAltResult::ErrorRuntime(value, _) => value,
+            other => {
+                let Fault { message, hint, .. } = Fault::from_eval(other);
+                let mut value = map([("kind", "runtime".into()), ("message", message.into())]);
+                value.extend(hint.map(|hint| ("hint".into(), hint.into())));
+                value.into()
+            }
+        };
+        Self { value, position }
+    }
+
+    pub(crate) fn into_error(self) -> Box<EvalAltResult> {
+        EvalAltResult::ErrorRuntime(self.value, self.position).into()
+    }
+}
+
+/// A value's type with an article, as in "a string".
+pub(crate) fn described(value: &Dynamic) -> String {
+    let name = match value.type_name() {
+        "()" => return "()".into(),
+        "i64" => "an integer",
+        "f64" => "a float",
+        "bool" => "a boolean",
+        "string" => "a string",
+        "array" => "an array",
+        "map" => "an object map",
+        "char" => "a character",
+        "Fn" => "a function",
+        other => return format!("a {}", other.rsplit("::").next().unwrap_or(other).to_lowercase()),
+    };
+    name.into()
 }

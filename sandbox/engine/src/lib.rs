@@ -5,7 +5,6 @@
 #![allow(clippy::unnecessary_box_returns, reason = "Rhai's results hold a boxed error")]
 
 mod current;
-#[allow(dead_code)]
 mod effects;
 mod error;
 #[cfg(target_family = "wasm")]
@@ -14,7 +13,7 @@ mod json;
 mod namespace;
 mod sort;
 
-use std::cell::OnceCell;
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use rhai::packages::{Package, StandardPackage};
@@ -108,8 +107,8 @@ pub trait Host {
     }
 }
 
-/// How deep script functions may call each other.
-pub const CALL_DEPTH: usize = 100;
+/// Deepest that script functions can call each other on the stack there is.
+const CALL_DEPTH: u32 = 100;
 /// How deep expressions may nest at the top level of a script, and in a function.
 const EXPRESSION_DEPTH: (usize, usize) = (64, 48);
 /// Operations between two questions to [`Host::interrupted`].
@@ -117,33 +116,35 @@ const OPERATIONS_PER_CHECK: u64 = 256;
 
 thread_local! {
     // Building it takes 0.5 ms: the guest does it once, at build time; a thread of the process once.
-    static ENGINE: OnceCell<Engine> = const { OnceCell::new() };
+    static ENGINE: RefCell<Option<Engine>> = const { RefCell::new(None) };
 }
 
 /// Builds this thread's engine ahead of the first run.
 pub fn init() {
-    with_engine(|_| ());
+    ENGINE.with_borrow_mut(|engine| *engine = Some(build()));
 }
 
 /// Runs `source` and returns its value as JSON text; a script without a value gives `null`.
 ///
-/// `servers` are the script names of the servers, each a namespace in the script.
+/// `servers` are the script names of the servers, each a namespace in the script. Functions may call each other `call_depth` levels
+/// deep, at most 100.
 ///
 /// # Errors
 /// The [`Fault`] that ended the script.
-pub fn run(host: Rc<dyn Host>, source: &str, servers: Vec<String>) -> Result<String, Fault> {
-    let _run = current::enter(host, source, servers);
-    with_engine(|engine| {
+pub fn run(host: Rc<dyn Host>, source: &str, servers: Vec<String>, call_depth: u32) -> Result<String, Fault> {
+    let call_depth = call_depth.min(CALL_DEPTH) as usize;
+    ENGINE.with_borrow_mut(|engine| {
+        engine.get_or_insert_with(build).set_max_call_levels(call_depth);
+    });
+    let _run = current::enter(host, source, servers, call_depth);
+    ENGINE.with_borrow(|engine| {
+        let Some(engine) = engine else { return Err(Fault::new("internal", "there is no engine")) };
         let ast = engine.compile(source).map_err(|error| Fault::from_parse(&error))?;
         let value =
             engine.eval_ast_with_scope::<Dynamic>(&mut Scope::new(), &ast).map_err(|error| Fault::from_eval(*error))?;
         json::to_text(&value)
             .map_err(|message| Fault::new("runtime", format!("the result can't be returned: {message}")))
     })
-}
-
-fn with_engine<T>(f: impl FnOnce(&Engine) -> T) -> T {
-    ENGINE.with(|engine| f(engine.get_or_init(build)))
 }
 
 fn build() -> Engine {
@@ -154,22 +155,25 @@ fn build() -> Engine {
         .disable_symbol("eval")
         // Rhai's optimiser drops statements that only read, and with them the error that a name is unknown.
         .set_optimization_level(OptimizationLevel::None)
-        .set_max_expr_depths(EXPRESSION_DEPTH.0, EXPRESSION_DEPTH.1)
-        .set_max_call_levels(CALL_DEPTH);
-    engine.on_print(|line| current::with_host(|host| host.log(line)));
-    engine.on_debug(|line, _, position| current::with_host(|host| host.log(&format!("[{position:?}] {line}"))));
-    if !cfg!(target_family = "wasm") {
-        engine.on_progress(|operations| {
-            (operations.is_multiple_of(OPERATIONS_PER_CHECK) && current::with_host(|host| host.interrupted()))
-                .then_some(Dynamic::UNIT)
-        });
-    }
+        .set_max_expr_depths(EXPRESSION_DEPTH.0, EXPRESSION_DEPTH.1);
+    engine.on_print(effects::log);
+    engine.on_debug(|line, _, position| effects::log(&format!("[{position:?}] {line}")));
+    engine.on_progress(|operations| {
+        let interrupted = || {
+            // In wasm, the host interrupts.
+            !cfg!(target_family = "wasm")
+                && operations.is_multiple_of(OPERATIONS_PER_CHECK)
+                && current::with_host(|host| host.interrupted())
+        };
+        (effects::is_leaving() || interrupted()).then_some(Dynamic::UNIT)
+    });
     // `await x` is `x`: every call is awaited anyway.
     #[allow(clippy::expect_used, reason = "a constant syntax, and every test runs it")]
     engine
         .register_custom_syntax(["await", "$expr$"], false, |context, inputs| context.eval_expression_tree(&inputs[0]))
         .expect("`await` is no keyword of Rhai");
     register_functions(&mut engine);
+    effects::register(&mut engine);
     namespace::register(&mut engine);
     sort::register(&mut engine);
     engine
@@ -177,12 +181,9 @@ fn build() -> Engine {
 
 fn register_functions(engine: &mut Engine) {
     engine
-        .register_fn("search_tools", || namespace::search("", "full"))
-        .register_fn("search_tools", |query: &str| namespace::search(query, "full"))
-        .register_fn("search_tools", namespace::search)
-        // Rhai's own blocks the thread, and panics in wasm.
-        .register_fn("sleep", |_: i64| error::unavailable("`sleep` is not available yet"))
-        .register_fn("sleep", |_: f64| error::unavailable("`sleep` is not available yet"))
+        .register_fn("search_tools", || effects::search("", "full"))
+        .register_fn("search_tools", |query: &str| effects::search(query, "full"))
+        .register_fn("search_tools", effects::search)
         // Rhai's own pair knows only maps, and turns large integers into floats.
         .register_fn("parse_json", |text: &str| json::from_text(text).map_err(error::runtime))
         .register_fn("to_json", |map: &mut Map| json::map_to_text(map).map_err(error::runtime));

@@ -8,15 +8,8 @@ use rhai::{
     Dynamic, Engine, EvalAltResult, EvalContext, FnPtr, ImmutableString, LexError, Position as RhaiPosition, Token,
 };
 
-use crate::current::{Run, Server, mangle, servers, unmangle_name, with_host, with_run};
-use crate::{Refusal, ToolCall, error, json};
-
-pub(crate) fn search(query: &str, detail_level: &str) -> Result<Dynamic, Box<EvalAltResult>> {
-    with_host(|host| Some(host.search_tools(query, detail_level)))
-        .unwrap_or_else(|| Err("no script is running".into()))
-        .and_then(|text| json::from_text(&text))
-        .map_err(error::runtime)
-}
+use crate::current::{Run, Server, mangle, servers, unmangle_name, with_run};
+use crate::{ToolCall, effects, error, json};
 
 #[allow(deprecated, reason = "Rhai marks its hooks so to say that they may change; the version is pinned")]
 pub(crate) fn register(engine: &mut Engine) {
@@ -187,18 +180,16 @@ fn call(
     };
     let call =
         ToolCall { server, tool, by_name: named.is_some(), arguments: &text, position: error::position(position) };
-    let answer = with_host(|host| Some(host.call_tool(call)));
-    match answer {
-        Some(Ok(text)) => json::from_text(&text)
-            .map_err(|message| failure("answer", server, tool, format!("the answer can't be read: {message}"))),
-        Some(Err(Refusal::Failed(text))) => {
-            Err(EvalAltResult::ErrorRuntime(json::from_text(&text).unwrap_or_else(|_| text.into()), RhaiPosition::NONE)
-                .into())
+    effects::call_tool(call)?.map_err(|mut raised| {
+        // What is wrong with the answer itself is found where its call is not known.
+        if let Ok(mut map) = raised.value.as_map_mut()
+            && !map.contains_key("server")
+        {
+            map.insert("server".into(), server.into());
+            map.insert("tool".into(), tool.into());
         }
-        Some(Err(Refusal::Stop)) | None => {
-            Err(EvalAltResult::ErrorTerminated(Dynamic::UNIT, RhaiPosition::NONE).into())
-        }
-    }
+        raised.into_error()
+    })
 }
 
 fn failure(kind: &str, server: &str, tool: &str, message: String) -> Box<EvalAltResult> {

@@ -89,7 +89,7 @@ impl Host for Echo {
 fn outcome(source: &str) -> (String, Vec<String>) {
     let host = Rc::new(Echo::default());
     let servers = ["github", "jira", "_3d", "files"].map(String::from).to_vec();
-    let text = match run(host.clone(), source, servers) {
+    let text = match run(host.clone(), source, servers, 100) {
         Ok(value) => value,
         Err(fault) => {
             let place =
@@ -243,7 +243,8 @@ fn mistakes_have_a_place_and_a_suggestion() {
     check("let x = ;", "syntax at 1:9: Unexpected ';'");
     check("eval(\"1\")", "syntax at 1:1: reserved keyword 'eval' is disabled");
     check("import \"x\" as y;", "runtime at 1:8: there is no module `x`: a script can't import any");
-    check("sleep(1e300)", "runtime at 1:1: `sleep` is not available yet");
+    check("sleep(-1)", "runtime at 1:1: `sleep` takes seconds from 0 up, such as 0.5; it was given -1");
+    check("retry(0, || 1)", "runtime at 1:1: `retry` takes how often to try, from 1 to 100; it was given 0");
     check(
         "fn f(x) { f(x + 1) } f(0)",
         "limit at 1:22: functions call each other over 100 levels deep (`call_depth`): is there an end to the recursion?",

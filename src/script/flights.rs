@@ -1,0 +1,120 @@
+//! What a script has started and not heard of yet: calls and clocks, each a task of the runtime. Dropping this cancels all.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rhaiway_engine::{Position, Refusal, Ticket};
+use tokio::runtime::Handle;
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::Call;
+use super::accounts::Accounts;
+
+/// Clocks (`sleep`, `timeout`) that one script can have running.
+const CLOCKS: usize = 1024;
+
+/// An answer as the engine takes it.
+pub(super) type Answer = Result<String, String>;
+
+pub(super) struct Flights {
+    accounts: Arc<Accounts>,
+    runtime: Handle,
+    tasks: JoinSet<(Ticket, Result<String, Refusal>)>,
+    under_way: HashMap<Ticket, UnderWay>,
+    last: Ticket,
+}
+
+struct UnderWay {
+    /// The place in the books, of a call that is in them; a clock is in none.
+    place: Option<usize>,
+    task: AbortHandle,
+}
+
+impl Flights {
+    pub(super) fn new(accounts: Arc<Accounts>) -> Self {
+        let under_way = HashMap::new();
+        Self { accounts, runtime: Handle::current(), tasks: JoinSet::new(), under_way, last: 0 }
+    }
+
+    fn count(&self, calls: bool) -> usize {
+        self.under_way.values().filter(|under_way| under_way.place.is_some() == calls).count()
+    }
+
+    fn start(&mut self, place: Option<usize>, work: impl Future<Output = Result<String, Refusal>> + Send + 'static) -> Ticket {
+        self.last = self.last.wrapping_add(1);
+        let ticket = self.last;
+        let task = self.tasks.spawn_on(async move { (ticket, work.await) }, &self.runtime);
+        self.under_way.insert(ticket, UnderWay { place, task });
+        ticket
+    }
+
+    /// Calls a tool and waits for its answer.
+    pub(super) async fn call(&self, call: Call, position: Option<Position>) -> Result<String, Refusal> {
+        let from = Instant::now();
+        let answer = self.accounts.book(call, position)?.perform().await;
+        self.accounts.waited(from);
+        answer
+    }
+
+    /// Starts a call; `None` where as many are under way as may be.
+    pub(super) fn start_call(&mut self, call: Call, position: Option<Position>) -> Result<Option<Ticket>, Refusal> {
+        if self.count(true) >= self.accounts.limits.calls_in_flight {
+            return Ok(None);
+        }
+        Ok(Some(match self.accounts.book(call, position) {
+            Ok(booked) => self.start(Some(booked.place), booked.perform()),
+            Err(Refusal::Stop) => return Err(Refusal::Stop),
+            Err(failed) => self.start(None, std::future::ready(Err(failed))),
+        }))
+    }
+
+    /// Starts a clock.
+    pub(super) fn start_clock(&mut self, seconds: f64) -> Result<Ticket, Refusal> {
+        if self.count(false) >= CLOCKS {
+            let message = format!("the script has more than {CLOCKS} clocks running (`sleep` and `timeout`)");
+            return Err(self.accounts.stop(message, None));
+        }
+        // One that outlives the script need not be exact.
+        let duration = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).min(Duration::from_hours(24));
+        Ok(self.start(None, async move {
+            tokio::time::sleep(duration).await;
+            Ok("null".into())
+        }))
+    }
+
+    /// Waits for the first that is over.
+    pub(super) async fn wait_any(&mut self) -> Result<(Ticket, Answer), Refusal> {
+        let from = Instant::now();
+        let next = async {
+            loop {
+                match self.tasks.join_next().await {
+                    Some(Ok((ticket, answer))) => {
+                        // What was cancelled after it had come is not heard of.
+                        if self.under_way.remove(&ticket).is_some() {
+                            return Ok((ticket, answer));
+                        }
+                    }
+                    Some(Err(_)) => {} // cancelled
+                    None => return Err(self.accounts.stop("the engine waits for nothing".into(), None)),
+                }
+            }
+        };
+        let next = next.await;
+        self.accounts.waited(from);
+        match next? {
+            (ticket, Ok(text)) => Ok((ticket, Ok(text))),
+            (ticket, Err(Refusal::Failed(failure))) => Ok((ticket, Err(failure))),
+            (_, Err(Refusal::Stop)) => Err(Refusal::Stop),
+        }
+    }
+
+    pub(super) fn cancel(&mut self, ticket: Ticket) {
+        if let Some(UnderWay { place, task }) = self.under_way.remove(&ticket) {
+            task.abort();
+            if let Some(place) = place {
+                self.accounts.give_up(place);
+            }
+        }
+    }
+}
