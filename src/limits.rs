@@ -28,7 +28,7 @@ pub struct Limits {
     /// Wall clock, tool calls included, but not the time in which the servers that the script names are connected before it starts;
     /// 30 s.
     pub wall_time: Duration,
-    /// Memory of the script, at most 1 GiB; 64 MiB. Holds only in the sandbox.
+    /// Memory of the script, at most 1 GiB; 64 MiB. In the process, it bounds only the answers that have come and wait for the script.
     pub memory_bytes: usize,
     /// Calls of tools; 256.
     pub tool_calls: usize,
