@@ -76,19 +76,23 @@ impl Checker {
 
     /// What has to be left out of the arguments.
     fn left_out(&self, arguments: &Value, work: usize) -> Result<Vec<String>, Vec<String>> {
+        let unsaid = || vec!["these arguments are not what it takes".to_string()];
         if self.validator.is_valid(arguments) {
             return Ok(Vec::new());
         }
         if work > PROBLEMS_WORK {
-            return Err(vec!["these arguments are not what it takes".into()]);
+            return Err(unsaid());
         }
         let left_out = self.refused_nulls(arguments);
         let mut rest = arguments.clone();
         if let Value::Object(rest) = &mut rest {
             rest.retain(|name, _| !left_out.contains(name));
         }
+        if self.validator.is_valid(&rest) {
+            return Ok(left_out);
+        }
         let problems = Problems { schema: &self.schema, arguments: &rest }.told(self.validator.iter_errors(&rest));
-        if problems.is_empty() { Ok(left_out) } else { Err(problems) }
+        Err(if problems.is_empty() { unsaid() } else { problems })
     }
 
     /// The properties that are `null`, must not be, and may be left out.
@@ -164,6 +168,12 @@ impl Problems<'_> {
                     let unexpected = unexpected.iter().filter(|name| !meant.contains(&self.place_of(&place, name)));
                     told.extend(unexpected.map(|name| self.unknown(error, name)));
                 }
+                // So it says that there are no properties at all.
+                Kind::FalseSchema if error.schema_path().as_str().ends_with("/additionalProperties") => {
+                    let given = self.arguments.pointer(error.instance_path().as_str());
+                    let unexpected = given.and_then(Value::as_object).into_iter().flat_map(Map::keys);
+                    told.extend(unexpected.map(|name| self.unknown(error, name)));
+                }
                 _ => told.push(self.wrong(error)),
             }
         }
@@ -198,7 +208,8 @@ impl Problems<'_> {
         branches: &'e [Vec<ValidationError<'static>>],
     ) -> Option<&'e Vec<ValidationError<'static>>> {
         let alternatives = self.schema.pointer(error.schema_path().as_str()).and_then(Value::as_array)?;
-        let not_null: Vec<_> = branches.iter().zip(alternatives).filter(|(_, schema)| schema["type"] != "null").collect();
+        let not_null: Vec<_> =
+            branches.iter().zip(alternatives).filter(|(_, schema)| schema["type"] != "null").collect();
         if let [(branch, _)] = not_null[..] {
             return Some(branch);
         }
@@ -270,7 +281,9 @@ impl Problems<'_> {
             Kind::Type { .. } => types(limit),
             Kind::Enum { .. } => return one_of(&subject, limit.as_array().map_or(&[], Vec::as_slice), instance),
             Kind::Constant { .. } => return one_of(&subject, std::slice::from_ref(limit), instance),
-            Kind::AnyOf { context } if let Some(names) = self.one_missing(&place, context) => return format!("{names} is missing"),
+            Kind::AnyOf { context } if let Some(names) = self.one_missing(&place, context) => {
+                return format!("{names} is missing");
+            }
             Kind::AnyOf { .. } => format!("`{}`", cut(&signature::kind(self.schema_of(error)), EXPECTED)),
             Kind::Minimum { .. } => format!("at least {limit}"),
             Kind::Maximum { .. } => format!("at most {limit}"),
@@ -278,7 +291,11 @@ impl Problems<'_> {
             Kind::ExclusiveMaximum { limit } => format!("less than {limit}"),
             Kind::MultipleOf { .. } => format!("a multiple of {limit}"),
             Kind::Pattern { pattern } => {
-                return format!("{subject} has to match the pattern `{}`, and was given {}", cut(pattern, EXPECTED), given(instance));
+                return format!(
+                    "{subject} has to match the pattern `{}`, and was given {}",
+                    cut(pattern, EXPECTED),
+                    given(instance)
+                );
             }
             Kind::MinLength { .. } => return size("character", "at least"),
             Kind::MaxLength { .. } => return size("character", "at most"),
@@ -289,7 +306,10 @@ impl Problems<'_> {
             Kind::UniqueItems => return format!("{subject} has an item twice"),
             Kind::FalseSchema => return format!("{subject} must not be given"),
             Kind::PropertyNames { error } => {
-                return format!("{subject} has a property of the name {}, which it must not have", json(error.instance(), GIVEN));
+                return format!(
+                    "{subject} has a property of the name {}, which it must not have",
+                    json(error.instance(), GIVEN)
+                );
             }
             _ => {
                 let told = error.masked_with("it").to_string();

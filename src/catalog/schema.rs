@@ -27,7 +27,8 @@ pub(super) struct Tree {
 /// The tree of a schema; `None` where it is too big. Patterns that `is_pattern` does not take are left out.
 pub(super) fn tree(schema: &Value, is_pattern: &dyn Fn(&str) -> bool) -> Option<Tree> {
     // Up to draft 7, what stands beside a reference counts for nothing.
-    let only_reference = ["draft-03", "draft-04", "draft-06", "draft-07"].iter().any(|draft| declared(schema).contains(draft));
+    let only_reference =
+        ["draft-03", "draft-04", "draft-06", "draft-07"].iter().any(|draft| declared(schema).contains(draft));
     REFERENCES.into_iter().find_map(|references| {
         let mut inliner = Inliner {
             root: schema,
@@ -127,8 +128,9 @@ impl Inliner<'_> {
             let value = match (keyword.as_str(), value) {
                 // Formats and encodings are annotations too, as servers take them lightly.
                 (
-                    "$schema" | "$comment" | "$defs" | "definitions" | "$anchor" | "id" | "title" | "description" | "examples"
-                    | "deprecated" | "readOnly" | "writeOnly" | "format" | "contentEncoding" | "contentMediaType" | "contentSchema",
+                    "$schema" | "$comment" | "$defs" | "definitions" | "$anchor" | "id" | "title" | "description"
+                    | "examples" | "deprecated" | "readOnly" | "writeOnly" | "format" | "contentEncoding"
+                    | "contentMediaType" | "contentSchema",
                     _,
                 ) => continue,
                 // In a part of the schema, it changes what references mean.
@@ -153,7 +155,13 @@ impl Inliner<'_> {
                     continue;
                 }
                 (
-                    "items" | "additionalProperties" | "additionalItems" | "propertyNames" | "then" | "else" | "unevaluatedItems"
+                    "items"
+                    | "additionalProperties"
+                    | "additionalItems"
+                    | "propertyNames"
+                    | "then"
+                    | "else"
+                    | "unevaluatedItems"
                     | "unevaluatedProperties",
                     schema,
                 ) => self.schema(schema, references),
@@ -239,7 +247,10 @@ fn without_percents(fragment: &str) -> Cow<'_, str> {
     let mut bytes = Vec::with_capacity(fragment.len());
     let mut rest = fragment.as_bytes();
     while let Some((first, after)) = rest.split_first() {
-        let hex = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok()).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let hex = after
+            .get(..2)
+            .and_then(|hex| std::str::from_utf8(hex).ok())
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         let (byte, after) = match hex {
             Some(byte) if *first == b'%' => (byte, &after[2..]),
             _ => (*first, after),
@@ -324,7 +335,8 @@ mod tests {
     #[test]
     fn a_tree_is_small() {
         let pair = |index: u32| json!({"anyOf": [{"$ref": format!("#/{index}")}, {"$ref": format!("#/{index}")}, {}]});
-        let mut doubling: Value = (1..100).map(|index| (index.to_string(), pair(index + 1))).collect::<Map<_, _>>().into();
+        let mut doubling: Value =
+            (1..100).map(|index| (index.to_string(), pair(index + 1))).collect::<Map<_, _>>().into();
         doubling["$ref"] = "#/1".into();
         let small = tree(&doubling, &|_| true).unwrap();
         assert!((100..=VALUES).contains(&small.values) && small.complete, "{}", small.values);

@@ -53,7 +53,6 @@ struct Writer {
 }
 
 impl Writer {
-
     fn kind(&self, schema: &Value, level: usize) -> String {
         union(self.alternatives(schema, level))
     }
@@ -194,13 +193,25 @@ mod tests {
     #[test]
     fn types_are_written_as_in_a_script() {
         check(json!({}), "()");
-        check(json!({"a": {"type": "integer", "default": 5}, "z": {"type": "string"}}), "(#{z: string, a?: integer = 5})");
-        check(json!({"a-b": {}, "if": true, "z": {"type": ["string", "null"]}}), r#"(#{z: string | (), "a-b"?: any, "if"?: any})"#);
+        check(
+            json!({"a": {"type": "integer", "default": 5}, "z": {"type": "string"}}),
+            "(#{z: string, a?: integer = 5})",
+        );
+        check(
+            json!({"a-b": {}, "if": true, "z": {"type": ["string", "null"]}}),
+            r#"(#{z: string | (), "a-b"?: any, "if"?: any})"#,
+        );
         check(json!({"a": {"anyOf": [{"type": "number"}, {"type": "null"}], "default": null}}), "(#{a?: number})");
         check(json!({"a": {"enum": ["x", 1, true, null], "default": "x"}}), r#"(#{a?: "x" | 1 | true = "x"})"#);
         check(json!({"a": {"enum": (0..9).collect::<Vec<_>>()}}), "(#{a?: 0 | 1 | 2 | 3 | 4 | 5 | …})");
-        check(json!({"a": {"items": {"type": "string"}, "default": []}, "b": {"const": "k"}}), r#"(#{a?: [string] = [], b?: "k"})"#);
-        check(json!({"a": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}}), "(#{a?: string | [string]})");
+        check(
+            json!({"a": {"items": {"type": "string"}, "default": []}, "b": {"const": "k"}}),
+            r#"(#{a?: [string] = [], b?: "k"})"#,
+        );
+        check(
+            json!({"a": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}}),
+            "(#{a?: string | [string]})",
+        );
         check(json!({"a": {"type": "object", "anyOf": [{"required": ["x"]}]}}), "(#{a?: map})");
         check(json!({"a": {"allOf": [{"type": "string"}, {"minLength": 1}]}}), "(#{a?: string})");
         check(json!({"a": {"enum": []}, "b": {"type": "strange"}}), "(#{a?: any, b?: any})");
@@ -213,11 +224,13 @@ mod tests {
         let deep = map(map(map(json!({"type": "string"}))));
         assert_eq!(parameters(&deep), "(#{z: #{z: #{z: string, o?: boolean}, o?: boolean}, o?: boolean})");
         assert_eq!(parameters(&map(deep.clone())), "(#{z: #{z: #{z: map, o?: boolean}, o?: boolean}, o?: boolean})");
-        let many: Value = (0..99).map(|index| (format!("property_{index}"), json!({}))).collect::<serde_json::Map<_, _>>().into();
+        let many: Value =
+            (0..99).map(|index| (format!("property_{index}"), json!({}))).collect::<serde_json::Map<_, _>>().into();
         let text = parameters(&json!({"properties": many}));
         assert!((350..=410).contains(&text.chars().count()) && text.ends_with(", …})"), "{text}");
         // Where the parameters themselves would not fit, maps in them are not written out.
-        let maps: Value = (0..20).map(|index| (format!("z{index}"), deep.clone())).collect::<serde_json::Map<_, _>>().into();
+        let maps: Value =
+            (0..20).map(|index| (format!("z{index}"), deep.clone())).collect::<serde_json::Map<_, _>>().into();
         let names: Vec<String> = (0..20).map(|index| format!("z{index}")).collect();
         let text = parameters(&json!({"properties": maps, "required": names}));
         assert!(text.starts_with("(#{z0: map, z1: map, ") && text.ends_with("z19: map})"), "{text}");
