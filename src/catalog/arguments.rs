@@ -151,7 +151,9 @@ impl Problems<'_> {
     fn told<'e>(&self, errors: impl Iterator<Item = ValidationError<'e>>) -> Vec<String> {
         let errors: Vec<ValidationError> = errors.collect();
         let mut causes = Vec::new();
-        errors.iter().for_each(|error| self.causes(error, &mut causes));
+        for error in &errors {
+            self.causes(error, &mut causes);
+        }
         let mut told: Vec<String> = Vec::new();
         // Properties that are told of beside the one that they were meant to be.
         let mut meant: Vec<String> = Vec::new();
@@ -196,7 +198,9 @@ impl Problems<'_> {
         if let Kind::AnyOf { context } = error.kind()
             && let Some(branch) = self.meant_branch(error, context)
         {
-            branch.iter().for_each(|error| self.causes(error, causes));
+            for error in branch {
+                self.causes(error, causes);
+            }
         } else {
             causes.push(error);
         }
@@ -248,7 +252,7 @@ impl Problems<'_> {
         let unknown = given.filter(|given| !names(schema, "properties").any(|known| known == *given));
         if let [near, ..] = suggest(name, unknown)[..] {
             let near = self.place_of(&place, near);
-            told += &format!(", and `{near}` is no parameter{}", did_you_mean(&[name]));
+            told = format!("{told}, and `{near}` is no parameter{}", did_you_mean(&[name]));
             meant.push(near);
         }
         told
@@ -346,13 +350,14 @@ impl Problems<'_> {
                 Value::Array(items) => items.get(part.parse::<usize>().ok()?),
                 other => other.get(part),
             });
-            place += &match part {
+            let part = match part {
                 index if is_index => format!("[{index}]"),
                 name if super::names::is_identifier(name) && place.is_empty() => name.clone(),
                 name if super::names::is_identifier(name) => format!(".{name}"),
                 name if place.is_empty() => cut(name, GIVEN),
                 name => format!("[{}]", json(&Value::from(name.as_str()), GIVEN)),
             };
+            place.push_str(&part);
         }
         cut(&place, EXPECTED)
     }

@@ -186,36 +186,36 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(properties: Value, expected: &str) {
+    fn check(properties: &Value, expected: &str) {
         assert_eq!(parameters(&json!({"properties": properties, "required": ["z"]})), expected);
     }
 
     #[test]
     fn types_are_written_as_in_a_script() {
-        check(json!({}), "()");
+        check(&json!({}), "()");
         check(
-            json!({"a": {"type": "integer", "default": 5}, "z": {"type": "string"}}),
+            &json!({"a": {"type": "integer", "default": 5}, "z": {"type": "string"}}),
             "(#{z: string, a?: integer = 5})",
         );
         check(
-            json!({"a-b": {}, "if": true, "z": {"type": ["string", "null"]}}),
+            &json!({"a-b": {}, "if": true, "z": {"type": ["string", "null"]}}),
             r#"(#{z: string | (), "a-b"?: any, "if"?: any})"#,
         );
-        check(json!({"a": {"anyOf": [{"type": "number"}, {"type": "null"}], "default": null}}), "(#{a?: number})");
-        check(json!({"a": {"enum": ["x", 1, true, null], "default": "x"}}), r#"(#{a?: "x" | 1 | true = "x"})"#);
-        check(json!({"a": {"enum": (0..9).collect::<Vec<_>>()}}), "(#{a?: 0 | 1 | 2 | 3 | 4 | 5 | …})");
+        check(&json!({"a": {"anyOf": [{"type": "number"}, {"type": "null"}], "default": null}}), "(#{a?: number})");
+        check(&json!({"a": {"enum": ["x", 1, true, null], "default": "x"}}), r#"(#{a?: "x" | 1 | true = "x"})"#);
+        check(&json!({"a": {"enum": (0..9).collect::<Vec<_>>()}}), "(#{a?: 0 | 1 | 2 | 3 | 4 | 5 | …})");
         check(
-            json!({"a": {"items": {"type": "string"}, "default": []}, "b": {"const": "k"}}),
+            &json!({"a": {"items": {"type": "string"}, "default": []}, "b": {"const": "k"}}),
             r#"(#{a?: [string] = [], b?: "k"})"#,
         );
         check(
-            json!({"a": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}}),
+            &json!({"a": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}}),
             "(#{a?: string | [string]})",
         );
-        check(json!({"a": {"type": "object", "anyOf": [{"required": ["x"]}]}}), "(#{a?: map})");
-        check(json!({"a": {"allOf": [{"type": "string"}, {"minLength": 1}]}}), "(#{a?: string})");
-        check(json!({"a": {"enum": []}, "b": {"type": "strange"}}), "(#{a?: any, b?: any})");
-        check(json!({"a": {"items": {"items": {"items": {"type": "string"}}}}}), "(#{a?: [[any]]})");
+        check(&json!({"a": {"type": "object", "anyOf": [{"required": ["x"]}]}}), "(#{a?: map})");
+        check(&json!({"a": {"allOf": [{"type": "string"}, {"minLength": 1}]}}), "(#{a?: string})");
+        check(&json!({"a": {"enum": []}, "b": {"type": "strange"}}), "(#{a?: any, b?: any})");
+        check(&json!({"a": {"items": {"items": {"items": {"type": "string"}}}}}), "(#{a?: [[any]]})");
     }
 
     #[test]
