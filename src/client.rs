@@ -590,16 +590,19 @@ impl ScriptDoor {
         let unreachable = |error: Error| fail(FailureKind::Connection, error.to_string());
         let session = self.client.connect(&space.name, false).await.map_err(unreachable)?;
         let tools = session.tools().await.map_err(unreachable)?;
-        let Some(tool) = tools.resolve(&call.tool, call.by_name) else {
+        let Some(entry) = tools.resolve(&call.tool, call.by_name) else {
             let hint = did_you_mean(&tools.suggest(&call.tool));
             return Err(fail(
                 FailureKind::UnknownTool,
                 format!("the server `{}` has no tool `{}`{hint}", call.server, call.tool),
             ));
         };
+        let tool = &entry.tool;
         *tool_name = Some(tool.name.clone());
         let arguments: Map<String, Value> = serde_json::from_str(&call.arguments)
             .map_err(|error| fail(FailureKind::Arguments, format!("the arguments are no JSON object: {error}")))?;
+        let checked = entry.check(&space.script_name, arguments);
+        let arguments = checked.map_err(|message| fail(FailureKind::Arguments, message))?;
         // Where the script has less left than the call may take, it is the script's end that is told.
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = session.call_timeout().filter(|timeout| *timeout < left);
