@@ -452,7 +452,8 @@ async fn limits() -> Result<(), Ignored> {
         file(folder.path(), "mcp.json", &config)
     };
     let code = "demo.list_users(); demo.list_users(); 1";
-    let of_calls = |count| format!("error: the script made more calls of tools than the limit of {count} (`tool_calls`)\n");
+    let of_calls =
+        |count| format!("error: the script made more calls of tools than the limit of {count} (`tool_calls`)\n");
 
     let config = with(&json!({"tool_calls": 1, "memory_bytes": "8 MiB"}));
     let ran = rhaiway(&["run", "--config", &config, "-e", code]).await;

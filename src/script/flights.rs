@@ -48,7 +48,11 @@ impl Flights {
         self.under_way.values().filter(|under_way| under_way.place.is_some() == calls).count()
     }
 
-    fn start(&mut self, place: Option<usize>, work: impl Future<Output = Result<String, Refusal>> + Send + 'static) -> Ticket {
+    fn start(
+        &mut self,
+        place: Option<usize>,
+        work: impl Future<Output = Result<String, Refusal>> + Send + 'static,
+    ) -> Ticket {
         self.last = self.last.wrapping_add(1);
         let ticket = self.last;
         let is_call = place.is_some();
@@ -170,8 +174,7 @@ mod tests {
         };
         let accounts = Arc::new(Accounts::new(&run, Instant::now()));
         let mut flights = Flights::new(Arc::clone(&accounts));
-        let call =
-            || Call { server: "a".into(), tool: "b".into(), by_name: false, arguments: "{}".into() };
+        let call = || Call { server: "a".into(), tool: "b".into(), by_name: false, arguments: "{}".into() };
         // One after the other, any number of them is fine.
         for _ in 0..5 {
             flights.start_call(call(), None).unwrap();
