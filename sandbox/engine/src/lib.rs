@@ -5,20 +5,19 @@
 #![allow(clippy::unnecessary_box_returns, reason = "Rhai's results hold a boxed error")]
 
 mod current;
-#[allow(dead_code)]
 mod effects;
 mod error;
 #[cfg(target_family = "wasm")]
 mod guest;
 mod json;
+mod library;
 mod namespace;
-mod sort;
 
 use std::cell::OnceCell;
 use std::rc::Rc;
 
 use rhai::packages::{Package, StandardPackage};
-use rhai::{Dynamic, Engine, Map, OptimizationLevel, Scope};
+use rhai::{Dynamic, Engine, OptimizationLevel, Scope};
 
 pub use error::{Fault, Frame};
 
@@ -150,6 +149,7 @@ fn build() -> Engine {
     // Not `Engine::new`, whose module resolver reads files.
     let mut engine = Engine::new_raw();
     StandardPackage::new().register_into_engine(&mut engine);
+    library::register(&mut engine);
     engine
         .disable_symbol("eval")
         // Rhai's optimiser drops statements that only read, and with them the error that a name is unknown.
@@ -171,7 +171,6 @@ fn build() -> Engine {
         .expect("`await` is no keyword of Rhai");
     register_functions(&mut engine);
     namespace::register(&mut engine);
-    sort::register(&mut engine);
     engine
 }
 
@@ -182,10 +181,7 @@ fn register_functions(engine: &mut Engine) {
         .register_fn("search_tools", namespace::search)
         // Rhai's own blocks the thread, and panics in wasm.
         .register_fn("sleep", |_: i64| error::unavailable("`sleep` is not available yet"))
-        .register_fn("sleep", |_: f64| error::unavailable("`sleep` is not available yet"))
-        // Rhai's own pair knows only maps, and turns large integers into floats.
-        .register_fn("parse_json", |text: &str| json::from_text(text).map_err(error::runtime))
-        .register_fn("to_json", |map: &mut Map| json::map_to_text(map).map_err(error::runtime));
+        .register_fn("sleep", |_: f64| error::unavailable("`sleep` is not available yet"));
 }
 
 #[cfg(test)]
