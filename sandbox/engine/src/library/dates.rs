@@ -277,7 +277,7 @@ impl Step {
             "year" => return Ok(Self::Months(12)),
             _ => {
                 return Err(error::runtime(format!(
-                    "`{name}` knows seconds, minutes, hours, days, weeks, months and years, and no {}",
+                    "`{name}` knows milliseconds, seconds, minutes, hours, days, weeks, months and years, and no {}",
                     quoted(unit)
                 )));
             }

@@ -631,7 +631,8 @@ fn range(start: i64, end: i64, step: i64) -> Result<Array> {
     match usize::try_from(count) {
         Ok(count) if count <= MAX_ITEMS => {
             // All of them lie between the two ends.
-            Ok((0..count as i64).map(|index| start.saturating_add(index.saturating_mul(step)).into()).collect())
+            let items = (0..count as i128).map(|index| i64::try_from(from + index * by).unwrap_or(end).into());
+            Ok(items.collect())
         }
         _ => Err(error::runtime(format!(
             "`range` makes an array of at most {MAX_ITEMS} elements; write `for i in {start}..{end}` to count further"

@@ -145,6 +145,8 @@ fn register_reading(engine: &mut Engine) {
     }
     engine
         .register_fn("int", |context: NativeCallContext, value: Dynamic| int(context.fn_name(), &value))
+        // Rhai's own cuts the digits off, and leaves a float.
+        .register_fn("int", |context: NativeCallContext, value: f64| int(context.fn_name(), &value.into()))
         .register_fn("float", |context: NativeCallContext, value: Dynamic| float(context.fn_name(), &value))
         .register_fn("Number", |context: NativeCallContext, value: Dynamic| -> Result<Dynamic> {
             if let Some(number) = Number::of(&value) {

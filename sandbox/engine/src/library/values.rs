@@ -202,7 +202,7 @@ impl Text {
         if piece.len().saturating_mul(times) > MAX_TEXT {
             return Err(error::runtime(format!("a text has at most {} MiB", MAX_TEXT >> 20)));
         }
-        (0..times).try_for_each(|_| self.push(piece))
+        self.push(&piece.repeat(times))
     }
 
     pub(super) fn is_empty(&self) -> bool {
