@@ -415,6 +415,15 @@ fn register_keyed(engine: &mut Engine) {
 }
 
 fn register_reduce(engine: &mut Engine) {
+    for name in ["reduce", "reduce_rev"] {
+        engine
+            .register_fn(name, |context: NativeCallContext, _: &mut Array, _: ImmutableString| {
+                no_name(context.fn_name())
+            })
+            .register_fn(name, |context: NativeCallContext, _: &mut Array, _: ImmutableString, _: Dynamic| {
+                no_name(context.fn_name())
+            });
+    }
     fn reduce(context: &NativeCallContext, array: &mut Array, function: FnPtr, initial: Dynamic) -> Result<Dynamic> {
         let function = Callback::after(context, function, 1)?;
         let mut items = array.iter_mut().enumerate();
@@ -446,6 +455,11 @@ fn register_reduce(engine: &mut Engine) {
                 reduce_rev(&context, array, function, initial)
             },
         );
+}
+
+/// Rhai's own takes the name of a function here, and a name that is none ends the script for good.
+fn no_name(function: &str) -> Result<Dynamic> {
+    Err(error::runtime(format!("`{function}` takes a function such as `|a, b| …`; it was given a string")))
 }
 
 fn unique(array: &mut Array, key: &Key) -> Result<Array> {
@@ -715,6 +729,7 @@ fn register_changes(engine: &mut Engine) {
         Ok(())
     });
     register_change(engine, "dedup", dedup);
+    register_change(engine, "dedup", |_: &mut Array, _: ImmutableString| no_name("dedup"));
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the form that Rhai calls")]

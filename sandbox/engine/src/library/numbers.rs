@@ -177,7 +177,7 @@ pub(super) fn int(name: &str, value: &Dynamic) -> Result<i64> {
         if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&float) {
             return Ok(float as i64);
         }
-        return Err(error::runtime(format!("`{name}` can't make an integer of {float}: it has more than 64 bits")));
+        return Err(error::runtime(format!("`{name}` can't make an integer of {float:?}: it has more than 64 bits")));
     }
     given(name, value, "a whole number such as \"42\"", |text| text.parse().ok())
 }
