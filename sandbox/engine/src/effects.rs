@@ -1,5 +1,7 @@
 //! What a script does to the world, and what it learns from it, under its place in the script.
 
+#![allow(clippy::unnecessary_wraps, reason = "a host may come to refuse them")]
+
 use rhai::EvalAltResult;
 
 use crate::current::with_host;

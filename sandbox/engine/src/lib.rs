@@ -130,6 +130,7 @@ pub fn init() {
 ///
 /// # Errors
 /// The [`Fault`] that ended the script.
+#[allow(clippy::result_large_err, reason = "made once a run")]
 pub fn run(host: Rc<dyn Host>, source: &str, servers: Vec<String>) -> Result<String, Fault> {
     let _run = current::enter(host, source, servers);
     with_engine(|engine| {

@@ -110,7 +110,7 @@ fn url_encode(text: &str) -> String {
 fn url_decode(name: &str, text: &str) -> Result<String> {
     percent_decode_str(text)
         .decode_utf8()
-        .map(|text| text.into_owned())
+        .map(std::borrow::Cow::into_owned)
         .map_err(|_| error::runtime(format!("`{name}`: {} holds bytes that are no text", quoted(text))))
 }
 
@@ -168,7 +168,7 @@ fn parse_url(url: &str) -> Result<Map> {
 /// Decoded; what is no text afterwards stays as it was written.
 fn lenient(text: &str) -> Dynamic {
     let decoded = percent_decode_str(text).decode_utf8();
-    decoded.map_or_else(|_| text.into(), |text| text.into_owned()).into()
+    decoded.map_or_else(|_| text.into(), std::borrow::Cow::into_owned).into()
 }
 
 /// A key that is there several times has an array.

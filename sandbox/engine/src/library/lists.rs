@@ -414,6 +414,17 @@ fn register_keyed(engine: &mut Engine) {
     register_reduce(engine);
 }
 
+fn reduce(context: &NativeCallContext, array: &mut Array, function: FnPtr, initial: Dynamic) -> Result<Dynamic> {
+    let function = Callback::after(context, function, 1)?;
+    let mut items = array.iter_mut().enumerate();
+    items.try_fold(initial, |result, (index, item)| function.call_after([result], item, index))
+}
+fn reduce_rev(context: &NativeCallContext, array: &mut Array, function: FnPtr, initial: Dynamic) -> Result<Dynamic> {
+    let function = Callback::after(context, function, 1)?;
+    let mut items = array.iter_mut().enumerate().rev();
+    items.try_fold(initial, |result, (index, item)| function.call_after([result], item, index))
+}
+
 fn register_reduce(engine: &mut Engine) {
     for name in ["reduce", "reduce_rev"] {
         engine
@@ -423,21 +434,6 @@ fn register_reduce(engine: &mut Engine) {
             .register_fn(name, |context: NativeCallContext, _: &mut Array, _: ImmutableString, _: Dynamic| {
                 no_name(context.fn_name())
             });
-    }
-    fn reduce(context: &NativeCallContext, array: &mut Array, function: FnPtr, initial: Dynamic) -> Result<Dynamic> {
-        let function = Callback::after(context, function, 1)?;
-        let mut items = array.iter_mut().enumerate();
-        items.try_fold(initial, |result, (index, item)| function.call_after([result], item, index))
-    }
-    fn reduce_rev(
-        context: &NativeCallContext,
-        array: &mut Array,
-        function: FnPtr,
-        initial: Dynamic,
-    ) -> Result<Dynamic> {
-        let function = Callback::after(context, function, 1)?;
-        let mut items = array.iter_mut().enumerate().rev();
-        items.try_fold(initial, |result, (index, item)| function.call_after([result], item, index))
     }
     engine
         .register_fn("reduce", |context: NativeCallContext, array: &mut Array, function: FnPtr| {

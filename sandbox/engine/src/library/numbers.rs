@@ -240,17 +240,17 @@ pub(super) fn random() -> Result<f64> {
     Ok((effects::random()? >> 11) as f64 / (1_u64 << 53) as f64)
 }
 
-#[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "it lies between the two")]
+#[allow(clippy::cast_possible_truncation, reason = "it lies between the two")]
 fn random_int(from: i64, to: i64) -> Result<i64> {
     if from > to {
         return Err(error::runtime(format!(
             "`random_int` takes the least and the greatest; it was given {from} and {to}"
         )));
     }
-    let choices = (i128::from(to) - i128::from(from) + 1) as u128;
+    let choices = (i128::from(to) - i128::from(from) + 1).cast_unsigned();
     // Two 64-bit numbers: the product is below 2^128, for there are at most 2^64 choices.
     let chosen = u128::from(effects::random()?).saturating_mul(choices) >> 64;
-    Ok((i128::from(from) + chosen as i128) as i64)
+    Ok((i128::from(from) + chosen.cast_signed()) as i64)
 }
 
 /// Version 4.

@@ -191,15 +191,12 @@ fn expand(out: &mut Text, with: &str, found: &Captures) -> Result<()> {
                 let index = after[..length].parse::<usize>().ok().filter(|index| *index < found.len())?;
                 Some((index, length))
             });
-            match index {
-                Some((index, length)) => {
-                    out.push(found.get(index).map_or("", |group| group.as_str()))?;
-                    rest = &after[length..];
-                }
-                None => {
-                    out.push("$")?;
-                    rest = after;
-                }
+            if let Some((index, length)) = index {
+                out.push(found.get(index).map_or("", |group| group.as_str()))?;
+                rest = &after[length..];
+            } else {
+                out.push("$")?;
+                rest = after;
             }
         }
     }

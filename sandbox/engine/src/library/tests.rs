@@ -211,7 +211,7 @@ fn lists_are_reshaped() {
         ("[[1, 2, 3].chunks(2), [].chunks(1)]", "[[[1,2],[3]],[]]"),
         (
             "[[1, \"a\", (), 2.0, 'c', true].join(\"-\"), [1, 2].join(), [].join(\"x\"), [1, 2].join('+'), [[1], #{a: \"b\"}].join(\" \")]",
-            r##"["1-a--2.0-c-true","1,2","","1+2","[1] #{\"a\": \"b\"}"]"##,
+            r#"["1-a--2.0-c-true","1,2","","1+2","[1] #{\"a\": \"b\"}"]"#,
         ),
         ("[[[\"a\", 1], [2, 3]].to_map(), [[\"x\", ()]].from_entries()]", r#"[{"2":3,"a":1},{"x":null}]"#),
         (
@@ -375,7 +375,7 @@ fn templates_are_filled() {
         ),
         (
             "[\"{} {} {}\".format([1, \"a\"], #{a: 1.0}, date(\"2026-01-31\"))]",
-            r##"["[1, \"a\"] #{\"a\": 1.0} 2026-01-31T00:00:00Z"]"##,
+            r#"["[1, \"a\"] #{\"a\": 1.0} 2026-01-31T00:00:00Z"]"#,
         ),
     ]);
     check_errors(&[
@@ -426,7 +426,7 @@ fn patterns_match() {
             r#"["a2b3","-a-b-"]"#,
         ),
         (r#"["a1b22c".regex_split("\\d+"), regex_escape("a.b")]"#, r#"[["a","b","c"],"a\\.b"]"#),
-        (r#"let n = 0; for i in range(100) { if `a${i}`.regex_test(`^a${i}$`) { n += 1 } } n"#, "100"),
+        (r"let n = 0; for i in range(100) { if `a${i}`.regex_test(`^a${i}$`) { n += 1 } } n", "100"),
     ]);
     check_errors(&[
         (r#""a".regex_test("(")"#, "the pattern \"(\" can't be read: unclosed group"),

@@ -163,10 +163,10 @@ fn register_case(engine: &mut Engine) {
             let mut in_word = false;
             let mut out = Text::default();
             for character in text.chars() {
-                if !in_word {
-                    out.push(&character.to_uppercase().to_string())?;
-                } else {
+                if in_word {
                     out.push(&character.to_lowercase().to_string())?;
+                } else {
+                    out.push(&character.to_uppercase().to_string())?;
                 }
                 in_word = character.is_alphanumeric() || character == '\'';
             }
@@ -379,15 +379,15 @@ fn push_field(out: &mut Text, name: &str, spec: &str, values: &[&Dynamic], next:
     };
     let put = |value: &Dynamic| Spec::parse(spec).and_then(|spec| spec.show(value));
     let shown = match (index, values) {
-        (Some(index), values) => match values.get(index) {
-            Some(value) => put(value)?,
-            None => {
-                let given = values.len();
-                return Err(error::runtime(format!(
+        (Some(index), values) => {
+            let given = values.len();
+            let value = values.get(index).ok_or_else(|| {
+                error::runtime(format!(
                     "`format`: the template asks for value {index} (from 0), and {given} were given"
-                )));
-            }
-        },
+                ))
+            })?;
+            put(value)?
+        }
         (None, [values]) if values.is_map() && name.split('.').nth(MAX_PATH).is_none() => {
             match reach(values, name, put) {
                 Some(shown) => shown?,
