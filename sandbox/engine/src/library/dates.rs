@@ -92,6 +92,14 @@ fn out_of_range(name: &str) -> Box<rhai::EvalAltResult> {
 }
 
 fn register_comparison(engine: &mut Engine) {
+    // A text that is no date is another value, and no error, as with every other type.
+    engine
+        .register_fn("==", |left: Date, right: Date| left == right)
+        .register_fn("!=", |left: Date, right: Date| left != right)
+        .register_fn("==", |left: Date, right: &str| read_text("==", right).is_ok_and(|right| left == right))
+        .register_fn("!=", |left: Date, right: &str| read_text("!=", right).map_or(true, |right| left != right))
+        .register_fn("==", |left: &str, right: Date| read_text("==", left).is_ok_and(|left| left == right))
+        .register_fn("!=", |left: &str, right: Date| read_text("!=", left).map_or(true, |left| left != right));
     macro_rules! compare {
         ($($operator:literal $method:ident),*) => {$(
             engine
@@ -100,7 +108,7 @@ fn register_comparison(engine: &mut Engine) {
                 .register_fn($operator, |left: &str, right: Date| -> Result<bool> { Ok(read_text($operator, left)?.$method(&right)) });
         )*};
     }
-    compare!("==" eq, "!=" ne, "<" lt, "<=" le, ">" gt, ">=" ge);
+    compare!("<" lt, "<=" le, ">" gt, ">=" ge);
 }
 
 fn register_fields(engine: &mut Engine) {
