@@ -1,6 +1,6 @@
 //! What ends a script: Rhai's errors turned into a [`Fault`] with a position, and nothing mangled in its message.
 
-use rhai::{Dynamic, EvalAltResult, ImmutableString, Map, ParseError, Position as RhaiPosition};
+use rhai::{Dynamic, EvalAltResult, EvalContext, ImmutableString, Map, ParseError, Position as RhaiPosition};
 
 use crate::{Position, current, json};
 
@@ -115,6 +115,7 @@ pub(crate) fn position(position: RhaiPosition) -> Option<Position> {
 }
 
 fn unknown_name(name: &str) -> String {
+    let name = &current::unmangle(name);
     match near_server(name) {
         Some(near) => format!("there is no variable or server `{name}`: did you mean `{near}`?"),
         None => format!("there is no variable or server `{name}`"),
@@ -126,6 +127,23 @@ fn near_server(name: &str) -> Option<ImmutableString> {
     let distances = servers.iter().map(|server| (strsim::damerau_levenshtein(name, server), server));
     let near = distances.filter(|(distance, server)| *distance <= server.chars().count().max(3) / 3 + 1).min();
     near.map(|(_, server)| server.clone())
+}
+
+/// Gives what a script caught of Rhai's own errors a kind, and the message that we would show.
+pub(crate) fn complete(name: &str, context: &mut EvalContext) {
+    let Some(mut map) = context.scope_mut().get_mut(name).and_then(|value| value.write_lock::<Map>()) else { return };
+    // Only Rhai names its error so, beside the message.
+    let text = |key: &str| map.get(key).and_then(|value| value.as_immutable_string_ref().ok().map(|text| text.to_string()));
+    let (Some(error), Some(message)) = (text("error"), text("message")) else { return };
+    if map.contains_key("kind") || !error.starts_with("Error") {
+        return;
+    }
+    let message = match (error.as_str(), text("variable")) {
+        ("ErrorVariableNotFound", Some(name)) => unknown_name(&name),
+        _ => current::unmangle(&message),
+    };
+    map.insert("kind".into(), "runtime".into());
+    map.insert("message".into(), message.into());
 }
 
 /// An error of one of our own functions, which a script catches as `#{kind, message}`.

@@ -12,13 +12,14 @@ mod error;
 mod guest;
 mod json;
 mod namespace;
+mod reader;
 mod sort;
 
 use std::cell::OnceCell;
 use std::rc::Rc;
 
 use rhai::packages::{Package, StandardPackage};
-use rhai::{Dynamic, Engine, Map, OptimizationLevel, Scope};
+use rhai::{Dynamic, Engine, ImmutableString, Map, OptimizationLevel, Scope};
 
 pub use error::{Fault, Frame};
 
@@ -132,9 +133,12 @@ pub fn init() {
 /// # Errors
 /// The [`Fault`] that ended the script.
 pub fn run(host: Rc<dyn Host>, source: &str, servers: Vec<String>) -> Result<String, Fault> {
-    let _run = current::enter(host, source, servers);
+    let servers: Rc<Vec<ImmutableString>> = Rc::new(servers.into_iter().map(Into::into).collect());
+    let mut reading = reader::read(source, &servers);
+    let (replacements, text) = reading.replacements();
+    let _run = current::enter(host, servers, replacements, std::mem::take(&mut reading.caught));
     with_engine(|engine| {
-        let ast = engine.compile(source).map_err(|error| Fault::from_parse(&error))?;
+        let ast = engine.compile(&*text).map_err(|error| Fault::from_parse(&error))?;
         let value =
             engine.eval_ast_with_scope::<Dynamic>(&mut Scope::new(), &ast).map_err(|error| Fault::from_eval(*error))?;
         json::to_text(&value)
@@ -180,6 +184,8 @@ fn register_functions(engine: &mut Engine) {
         .register_fn("search_tools", || namespace::search("", "full"))
         .register_fn("search_tools", |query: &str| namespace::search(query, "full"))
         .register_fn("search_tools", namespace::search)
+        // `throw new Error("…")`, whose `new` the reader drops.
+        .register_fn("Error", |message: Dynamic| Map::from([("message".into(), message)]))
         // Rhai's own blocks the thread, and panics in wasm.
         .register_fn("sleep", |_: i64| error::unavailable("`sleep` is not available yet"))
         .register_fn("sleep", |_: f64| error::unavailable("`sleep` is not available yet"))

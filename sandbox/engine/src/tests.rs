@@ -7,7 +7,7 @@ use crate::{Host, Refusal, Ticket, ToolCall, run};
 
 /// Answers `{server, tool, by_name, line, column, arguments}`; `boom` fails, `big` has a big integer, `stop` ends the script.
 #[derive(Default)]
-struct Echo {
+pub(crate) struct Echo {
     logs: RefCell<Vec<String>>,
     /// What was started, with its answer, in order.
     started: RefCell<Vec<(Ticket, Result<String, String>)>>,
@@ -86,7 +86,7 @@ impl Host for Echo {
     }
 }
 
-fn outcome(source: &str) -> (String, Vec<String>) {
+pub(crate) fn outcome(source: &str) -> (String, Vec<String>) {
     let host = Rc::new(Echo::default());
     let servers = ["github", "jira", "_3d", "files"].map(String::from).to_vec();
     let text = match run(host.clone(), source, servers) {
@@ -101,7 +101,7 @@ fn outcome(source: &str) -> (String, Vec<String>) {
 }
 
 #[track_caller]
-fn check(source: &str, expected: &str) {
+pub(crate) fn check(source: &str, expected: &str) {
     assert_eq!(outcome(source).0, expected, "script: {source}");
 }
 
