@@ -650,6 +650,15 @@ impl<'r, 'a> Walk<'r, 'a> {
 
     fn identifier(&mut self, index: usize, name: &str) {
         self.token(index, RhaiToken::Identifier(Box::new(name.into())));
+        // Rhai's lexer takes a sign after these for that of an operand.
+        let word = self.reading.text(index);
+        if matches!(word, "if" | "while" | "until" | "in" | "return" | "throw") || !rhai::is_valid_identifier(word) {
+            match self.reading.sign(index + 1) {
+                "+" => self.token(index + 1, RhaiToken::Plus),
+                "-" if !self.reading.is(index + 2, Kind::Number) => self.token(index + 1, RhaiToken::Minus),
+                _ => {}
+            }
+        }
     }
 
     fn blank(&mut self, index: usize) {
@@ -721,7 +730,14 @@ impl<'r, 'a> Walk<'r, 'a> {
         if name.starts_with('_') && !is_identifier(name) {
             self.identifier(index, name);
         }
-        self.change(index);
+    }
+
+    /// As [`Walk::declare`], of a variable in the middle of a block.
+    fn declare_anew(&mut self, index: usize) {
+        self.declare(index);
+        if self.reading.is(index, Kind::Word) {
+            self.change(index);
+        }
     }
 
     /// Whether an operand may start with this token.
@@ -763,7 +779,7 @@ impl<'r, 'a> Walk<'r, 'a> {
                 if text != "let" && !(text == "const" && self.keep_constants) {
                     self.token(index, RhaiToken::Let);
                 }
-                self.declare(index + 1);
+                self.declare_anew(index + 1);
                 // What is declared is no use of a variable.
                 return index + 1 + usize::from(self.reading.is(index + 1, Kind::Word));
             }
@@ -777,7 +793,7 @@ impl<'r, 'a> Walk<'r, 'a> {
             }
             "for" => return self.for_loop(index),
             "catch" if self.reading.sign(index + 1) == "(" => {
-                self.declare(index + 2);
+                self.declare_anew(index + 2);
                 if let Some(name) = self.reading.word(index + 2) {
                     if !self.reading.caught.iter().any(|known| known == name) {
                         self.reading.caught.push(name.into());
@@ -850,7 +866,7 @@ impl<'r, 'a> Walk<'r, 'a> {
     fn for_loop(&mut self, index: usize) -> usize {
         let mut at = index + 1 + usize::from(self.reading.sign(index + 1) == "(");
         while at < index + 6 && self.reading.is(at, Kind::Word) && self.reading.text(at) != "in" {
-            self.declare(at);
+            self.declare_anew(at);
             at += 1 + usize::from(self.reading.sign(at + 1) == ",");
         }
         if self.reading.sign(at) == ")" && self.reading.sign(index + 1) == "(" {
@@ -905,6 +921,9 @@ impl<'r, 'a> Walk<'r, 'a> {
 
     fn operand(&mut self, index: usize, text: &'a str) {
         self.ended = true;
+        if self.frame() == Frame::Parameters {
+            return self.declare(index);
+        }
         let next = self.reading.sign(index + 1);
         if !self.is_declared(text) && !matches!(next, "(" | "::" | "=") {
             match text {
@@ -914,10 +933,8 @@ impl<'r, 'a> Walk<'r, 'a> {
                 _ => {}
             }
         }
-        match self.frame() {
-            Frame::Parameters => return self.declare(index),
-            _ if text.starts_with('_') && text != "_" && !is_identifier(text) => self.identifier(index, text),
-            _ => {}
+        if text.starts_with('_') && text != "_" && !is_identifier(text) {
+            self.identifier(index, text);
         }
         if next != "(" {
             self.chain = Some(index);

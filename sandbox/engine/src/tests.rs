@@ -13,6 +13,8 @@ pub(crate) struct Echo {
     started: RefCell<Vec<(Ticket, Result<String, String>)>>,
     /// All tickets and questions so far, which are also the time and the random numbers.
     count: Cell<u32>,
+    /// How often it was asked whether the script has to stop; it has to after a while.
+    asked: Cell<u32>,
 }
 
 impl Echo {
@@ -83,6 +85,11 @@ impl Host for Echo {
 
     fn log(&self, line: &str) {
         self.logs.borrow_mut().push(line.into());
+    }
+
+    fn interrupted(&self) -> bool {
+        self.asked.set(self.asked.get() + 1);
+        self.asked.get() > 200
     }
 }
 

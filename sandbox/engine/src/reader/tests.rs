@@ -198,7 +198,7 @@ fn the_variable_of_a_chain_in_its_closures() {
 fn positions_stay() {
     check_all(&[
         ("const a = {b: 'text', c: null}; nope", "runtime at 1:33: there is no variable or server `nope`"),
-        ("async function f() { not true and nope } f()", "runtime at 1:35: there is no variable or server `nope`"),
+        ("async function f() { not false and nope } f()", "runtime at 1:36: there is no variable or server `nope`"),
         ("let x = 1 not in [1]; 'é' + nope", "runtime at 1:29: there is no variable or server `nope`"),
         ("// ü\r\n/* é\n */ let t = `ü\n${\n 'ab' + nope}`", "runtime at 5:9: there is no variable or server `nope`"),
     ]);
@@ -207,7 +207,7 @@ fn positions_stay() {
 #[test]
 fn what_a_script_catches_has_a_kind_and_our_words() {
     check_all(&[
-        ("try { githb.dup() } catch (e) { [e.kind, e.message, e.line] }",
+        ("try { githb.dup() } catch (e) { return [e.kind, e.message, e.line] }",
             r#"["runtime","there is no variable or server `githb`: did you mean `github`?",1]"#),
         ("fn f() { try { nope } catch (err) { return err.kind } } f()", r#""runtime""#),
         ("let e = #{a: 1}; try { throw #{b: 2} } catch (e) { return e }", r#"{"b":2}"#),
@@ -267,7 +267,7 @@ fn rhai_places(source: &str) -> Vec<(usize, usize, String)> {
     let mut braces: Vec<bool> = Vec::new();
     let mut of_template = false;
     let mut places = Vec::new();
-    for (token, position) in tokens {
+    for (token, position) in tokens.take_while(|(token, _)| *token != RhaiToken::EOF) {
         let word = match &token {
             RhaiToken::Identifier(word) | RhaiToken::Reserved(word) | RhaiToken::Custom(word) => Some(word.to_string()),
             RhaiToken::LexError(error) => match &**error {
@@ -328,16 +328,11 @@ fn no_source_panics() {
         usize::try_from(random % below.max(1) as u64).unwrap()
     };
     let run = |source: &str| {
-        // Loops would run for ever where what ends them was cut out.
-        let host = Rc::new(Echo::default());
-        let reading = read(source, &["github".into()]);
-        drop(reading);
-        if !source.contains("while") && !source.contains("loop") && !source.contains("..") {
-            let _ = crate::run(host, source, vec!["github".into()]);
-        }
+        let _ = crate::run(Rc::new(Echo::default()), source, vec!["github".into()]);
     };
     let odd = ["'", "\"", "`", "${", "}", "{", "(", ")", "|", "\\", "/*", "*/", "#", "#{", "é", "\u{1F600}", "\r", "\n", "\u{1}", "\0", "not ", "is ", "new Error(", "9999999999999999999"];
-    for source in sources().iter().filter(|source| source.len() < 2_000) {
+        // Not those that work on the limits of the host, which is not here.
+    for source in sources().iter().filter(|source| source.len() < 2_000 && !source.contains("// error: limit")) {
         for at in (0..source.len()).filter(|at| source.is_char_boundary(*at)) {
             if at % 7 == 0 || source.len() < 200 {
                 run(&source[..at]);
