@@ -1,7 +1,9 @@
 //! What ends a script: Rhai's errors turned into a [`Fault`] with a position, and nothing mangled in its message.
 
-use rhai::{Dynamic, EvalAltResult, EvalContext, ImmutableString, Map, ParseError, Position as RhaiPosition};
+use rhai::{Dynamic, EvalAltResult, EvalContext, ImmutableString, Map, Position as RhaiPosition};
 
+use crate::hints::{self, lower};
+use crate::reader::Reading;
 use crate::{Position, current, json};
 
 /// Kinds that what a script throws may have: those of failed calls, which a script may throw on, and of our own functions.
@@ -16,6 +18,9 @@ const KINDS: [&str; 9] = [
     "unknown_server",
     "unknown_tool",
 ];
+
+/// Most calls in a trace.
+const FRAMES: usize = 16;
 
 /// A call of a script function that was under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,18 +53,18 @@ impl Fault {
         Self { kind: kind.into(), message: message.into(), position: None, hint: None, trace: Vec::new(), thrown: None }
     }
 
-    pub(crate) fn from_parse(error: &ParseError) -> Self {
-        let message = current::unmangle(&error.err_type().to_string());
-        Self { position: position(error.position()), ..Self::new("syntax", message) }
-    }
-
-    pub(crate) fn from_eval(error: EvalAltResult) -> Self {
-        let mut error = innermost(error);
-        let place = position(error.take_position());
+    pub(crate) fn from_eval(error: EvalAltResult, reading: &Reading) -> Self {
+        let mut frames = Vec::new();
+        let mut error = innermost(error, &mut frames);
+        let known = position(error.take_position());
+        let place = known.or_else(|| frames.iter().rev().find_map(|frame| frame.position));
+        let (message, hint) = hints::runtime(reading, &error, known);
         let fault = match error {
             EvalAltResult::ErrorRuntime(value, _) => Self::from_thrown(&value),
             EvalAltResult::ErrorTerminated(..) => Self::new("stopped", "the script was stopped"),
-            EvalAltResult::ErrorVariableNotFound(name, _) => Self::new("runtime", unknown_name(&name)),
+            EvalAltResult::ErrorVariableNotFound(name, _) => {
+                Self::new("runtime", message.unwrap_or_else(|| unknown_name(&name)))
+            }
             EvalAltResult::ErrorModuleNotFound(name, _) => Self::new(
                 "runtime",
                 near_server(&name).map_or_else(
@@ -74,9 +79,9 @@ impl Fault {
                     crate::CALL_DEPTH
                 ),
             ),
-            other => Self::new("runtime", current::unmangle(&other.to_string())),
+            other => Self::new("runtime", message.unwrap_or_else(|| lower(&current::unmangle(&other.to_string())))),
         };
-        Self { position: place, ..fault }
+        Self { position: place, hint, trace: trace(frames), ..fault }
     }
 
     fn from_thrown(value: &Dynamic) -> Self {
@@ -100,13 +105,33 @@ impl Fault {
     }
 }
 
-fn innermost(error: EvalAltResult) -> EvalAltResult {
+/// The error itself; the calls that were under way go to `frames`, outermost first.
+fn innermost(error: EvalAltResult, frames: &mut Vec<Frame>) -> EvalAltResult {
     match error {
-        EvalAltResult::ErrorInFunctionCall(_, _, inner, _) | EvalAltResult::ErrorInModule(_, inner, _) => {
-            innermost(*inner)
+        EvalAltResult::ErrorInFunctionCall(name, _, inner, place) => {
+            let position = position(place);
+            let closure = name.starts_with("anon$");
+            // Rhai's own functions, such as `map`, stand between a closure and its caller, and have no place.
+            if closure || position.is_some() {
+                let function = if closure { "closure".into() } else { current::unmangle(&name) };
+                frames.push(Frame { function, position });
+            }
+            innermost(*inner, frames)
         }
+        EvalAltResult::ErrorInModule(_, inner, _) => innermost(*inner, frames),
         error => error,
     }
+}
+
+/// Innermost first; of a long recursion, the middle is left out.
+fn trace(mut frames: Vec<Frame>) -> Vec<Frame> {
+    frames.reverse();
+    if frames.len() > FRAMES {
+        let left_out = frames.len() - FRAMES + 1;
+        let note = Frame { function: format!("… {left_out} more"), position: None };
+        frames.splice(FRAMES / 2..FRAMES / 2 + left_out, [note]);
+    }
+    frames
 }
 
 pub(crate) fn position(position: RhaiPosition) -> Option<Position> {

@@ -10,6 +10,7 @@ mod effects;
 mod error;
 #[cfg(target_family = "wasm")]
 mod guest;
+mod hints;
 mod json;
 mod namespace;
 mod reader;
@@ -138,9 +139,14 @@ pub fn run(host: Rc<dyn Host>, source: &str, servers: Vec<String>) -> Result<Str
     let (replacements, text) = reading.replacements();
     let _run = current::enter(host, servers, replacements, std::mem::take(&mut reading.caught));
     with_engine(|engine| {
-        let ast = engine.compile(&*text).map_err(|error| Fault::from_parse(&error))?;
-        let value =
-            engine.eval_ast_with_scope::<Dynamic>(&mut Scope::new(), &ast).map_err(|error| Fault::from_eval(*error))?;
+        let compiled = engine.compile(&*text);
+        if let Some(fault) = hints::syntax(&reading, compiled.as_ref().err()) {
+            return Err(fault);
+        }
+        let ast = compiled.map_err(|error| Fault::new("syntax", error.to_string()))?;
+        let value = engine
+            .eval_ast_with_scope::<Dynamic>(&mut Scope::new(), &ast)
+            .map_err(|error| Fault::from_eval(*error, &reading))?;
         json::to_text(&value)
             .map_err(|message| Fault::new("runtime", format!("the result can't be returned: {message}")))
     })

@@ -111,6 +111,8 @@ pub(crate) struct Reading<'a> {
     pub(crate) mistake: Option<Mistake>,
     /// Names of the variables of `catch`.
     pub(crate) caught: Vec<ImmutableString>,
+    /// Variables at the root of a chain that a closure among its arguments changes.
+    pub(crate) races: Vec<usize>,
     replacements: Vec<(u32, Instead)>,
     edits: Vec<Edit>,
 }
@@ -127,7 +129,7 @@ struct Edit {
 pub(crate) fn read<'a>(source: &'a str, servers: &[ImmutableString]) -> Reading<'a> {
     let (tokens, mistake) = Lexer::new(source).lex();
     let mut reading =
-        Reading { source, tokens, mistake, caught: Vec::new(), replacements: Vec::new(), edits: Vec::new() };
+        Reading { source, tokens, mistake, caught: Vec::new(), races: Vec::new(), replacements: Vec::new(), edits: Vec::new() };
     Walk::new(&mut reading, servers).walk();
     reading
 }
@@ -1101,7 +1103,9 @@ impl<'r, 'a> Walk<'r, 'a> {
         self.chain = open.chain;
         if let Some(root) = open.root {
             self.roots -= 1;
-            if !open.changed {
+            if open.changed {
+                self.reading.races.push(root);
+            } else {
                 let name = snapshot_name(self.reading.text(root), open.level);
                 for index in open.uses {
                     self.identifier(index, &name);

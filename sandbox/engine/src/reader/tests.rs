@@ -365,3 +365,10 @@ fn reading_takes_linear_time() {
         assert!(started.elapsed().as_secs() < 10, "{piece} took {:?}", started.elapsed());
     }
 }
+
+#[test]
+fn probe() {
+    for source in std::fs::read_to_string("/tmp/probe.txt").unwrap().split("\n---\n") {
+        println!("{source}\n    => {}", crate::tests::outcome(source).0);
+    }
+}
