@@ -57,7 +57,11 @@ impl Fault {
         let mut frames = Vec::new();
         let mut error = innermost(error, &mut frames);
         let known = position(error.take_position());
-        let place = known.or_else(|| frames.iter().rev().find_map(|frame| frame.position));
+        let place = known
+            .or_else(|| hints::place(reading, &error))
+            .or_else(|| frames.iter().rev().find_map(|frame| frame.position));
+        // Rhai's own functions, such as `map`, stand between a closure and its caller.
+        frames.retain(|frame| frame.function == "closure" || hints::declares_function(reading, &frame.function));
         let (message, hint) = hints::runtime(reading, &error, known);
         let fault = match error {
             EvalAltResult::ErrorRuntime(value, _) => Self::from_thrown(&value),
@@ -109,13 +113,8 @@ impl Fault {
 fn innermost(error: EvalAltResult, frames: &mut Vec<Frame>) -> EvalAltResult {
     match error {
         EvalAltResult::ErrorInFunctionCall(name, _, inner, place) => {
-            let position = position(place);
-            let closure = name.starts_with("anon$");
-            // Rhai's own functions, such as `map`, stand between a closure and its caller, and have no place.
-            if closure || position.is_some() {
-                let function = if closure { "closure".into() } else { current::unmangle(&name) };
-                frames.push(Frame { function, position });
-            }
+            let function = if name.starts_with("anon$") { "closure".into() } else { name };
+            frames.push(Frame { function, position: position(place) });
             innermost(*inner, frames)
         }
         EvalAltResult::ErrorInModule(_, inner, _) => innermost(*inner, frames),
@@ -158,7 +157,8 @@ fn near_server(name: &str) -> Option<ImmutableString> {
 pub(crate) fn complete(name: &str, context: &mut EvalContext) {
     let Some(mut map) = context.scope_mut().get_mut(name).and_then(|value| value.write_lock::<Map>()) else { return };
     // Only Rhai names its error so, beside the message.
-    let text = |key: &str| map.get(key).and_then(|value| value.as_immutable_string_ref().ok().map(|text| text.to_string()));
+    let text =
+        |key: &str| map.get(key).and_then(|value| value.as_immutable_string_ref().ok().map(|text| text.to_string()));
     let (Some(error), Some(message)) = (text("error"), text("message")) else { return };
     if map.contains_key("kind") || !error.starts_with("Error") {
         return;

@@ -25,7 +25,8 @@ pub(crate) fn syntax(reading: &Reading, error: Option<&ParseError>) -> Option<Fa
         reading.tokens.partition_point(|token| (token.line, token.column) < (place.line, place.column))
     });
     let view = View { reading };
-    let begin = view.begin_of_statement(at);
+    // A statement of many thousand tokens is not looked at from its beginning.
+    let begin = view.begin_of_statement(at).max(at.saturating_sub(1_000));
     let fault = Fault { position: place, ..Fault::new("syntax", wording(error.err_type())) };
     if let Some(fault) = view.unclosed_text(&fault) {
         return Some(fault);
@@ -43,19 +44,27 @@ pub(crate) fn syntax(reading: &Reading, error: Option<&ParseError>) -> Option<Fa
 fn wording(error: &ParseErrorType) -> String {
     let text = match error {
         ParseErrorType::MissingToken(token, _) if token == ";" => "expected `;` to end the statement".into(),
-        ParseErrorType::MissingToken(token, why) => format!("expected `{token}` {why}"),
+        ParseErrorType::MissingToken(token, why) => format!("expected `{token}` {}", why.replace('\'', "`")),
         ParseErrorType::BadInput(LexError::UnexpectedInput(input)) => format!("unexpected `{input}`"),
         ParseErrorType::BadInput(LexError::UnterminatedString) => "the text that starts here has no end".into(),
         ParseErrorType::BadInput(LexError::MalformedEscapeSequence(escape)) => {
             format!("`{escape}` is no escape in a text")
         }
         ParseErrorType::BadInput(LexError::MalformedIdentifier(name)) => format!("`{name}` can't be a name"),
+        ParseErrorType::BadInput(LexError::ImproperSymbol(symbol, _)) | ParseErrorType::Reserved(symbol)
+            if !symbol.starts_with(|first: char| first.is_ascii_alphabetic()) =>
+        {
+            format!("`{symbol}` has no meaning in Rhai")
+        }
         ParseErrorType::Reserved(word) => format!("`{word}` is a word that Rhai reserves"),
         ParseErrorType::UnknownOperator(operator) => format!("there is no operator `{operator}`"),
         ParseErrorType::UnexpectedEOF => "the script ends in the middle of an expression".into(),
         ParseErrorType::PropertyExpected => "expected the name of a property".into(),
         ParseErrorType::VariableExpected => "expected the name of a variable".into(),
         ParseErrorType::MismatchedType(expected, actual) => format!("expected {expected}, not {actual}"),
+        ParseErrorType::ExprExpected(what) if what.ends_with("literal") => {
+            "expected a literal, such as a number or a text".into()
+        }
         ParseErrorType::ExprExpected(what) => format!("expected {what} expression"),
         ParseErrorType::ExprTooDeep => "expressions nest too deeply here: use variables for their parts".into(),
         ParseErrorType::WrongFnDefinition => "a function can't be defined inside a block or another function".into(),
@@ -157,6 +166,7 @@ impl<'a> View<'_, 'a> {
         let mut at = index.min(self.reading.tokens.len());
         while at > 0 {
             match self.sign(at - 1) {
+                "{" if self.is_value_brace(at - 1) => at -= 1,
                 ";" | "{" => break,
                 "}" => match self.reading.pair(at - 1).filter(|open| *open < at) {
                     Some(open) if self.sign(open) == "#{" || self.is_value_brace(open) => at = open,
@@ -216,6 +226,17 @@ impl<'a> View<'_, 'a> {
         if matches!(error, ParseErrorType::WrongFnDefinition) {
             return Fault { hint: Some("write it as a closure: `let name = |x| { … };`".into()), ..fault };
         }
+        if let Some(name) = self.word(at)
+            && matches!(error, ParseErrorType::VariableExpected | ParseErrorType::Reserved(_))
+            && (matches!(self.before(at), "let" | "const" | "var" | "for" | "fn")
+                || matches!(error, ParseErrorType::VariableExpected))
+        {
+            let message = format!("`{name}` is a word of the language, and can't be a name");
+            return Fault { message, hint: Some(format!("choose another name, such as `{name}_`")), ..fault };
+        }
+        if let Some(hint) = self.unclosed_bracket(at) {
+            return Fault { hint: Some(hint), ..fault };
+        }
         if at >= self.reading.tokens.len()
             && let Some(open) = (0..at).rev().find(|open| {
                 matches!(self.sign(*open), "(" | "[" | "?[" | "{" | "#{") && self.reading.pair(*open).is_none()
@@ -228,7 +249,12 @@ impl<'a> View<'_, 'a> {
                 _ => "}",
             };
             let hint = format!("close the `{sign}` of line {}, column {} with `{close}`", place.line, place.column);
-            return Fault { message: format!("the `{sign}` has no `{close}`"), position: Some(place), hint: Some(hint), ..fault };
+            return Fault {
+                message: format!("the `{sign}` has no `{close}`"),
+                position: Some(place),
+                hint: Some(hint),
+                ..fault
+            };
         }
         let missing = matches!(error, ParseErrorType::MissingToken(token, _) if token == ";");
         if missing && at > 0 && at < self.reading.tokens.len() && self.line(at - 1) < self.line(at) {
@@ -238,10 +264,39 @@ impl<'a> View<'_, 'a> {
                 let column = last.column + u32::try_from(length.chars().count()).unwrap_or(0);
                 let hint = format!("end line {} with `;`", last.line);
                 let position = Some(Position { line: last.line, column });
-                return Fault { message: "there is no `;` after this statement".into(), position, hint: Some(hint), ..fault };
+                return Fault {
+                    message: "there is no `;` after this statement".into(),
+                    position,
+                    hint: Some(hint),
+                    ..fault
+                };
             }
         }
         fault
+    }
+
+    /// A bracket before a token that can't stand in it.
+    fn unclosed_bracket(&self, at: usize) -> Option<String> {
+        let open = self.enclosing(at).filter(|_| at < self.reading.tokens.len())?;
+        let close = match self.sign(open) {
+            "(" => ")",
+            "[" | "?[" => "]",
+            "#{" => "}",
+            "{" if self.is_value_brace(open) && self.sign(open + 2) == ":" => "}",
+            _ => return None,
+        };
+        let sign = self.sign(at);
+        let foreign = match sign {
+            ";" => true,
+            ")" | "]" | "}" => sign != close,
+            _ => {
+                matches!(sign, "let" | "const" | "for" | "while" | "return" | "fn") && self.line(at) > self.line(at - 1)
+            }
+        };
+        let place = self.reading.tokens[open].position();
+        foreign.then(|| {
+            format!("close the `{}` of line {}, column {} with `{close}`", self.sign(open), place.line, place.column)
+        })
     }
 
     /// What an author meant by what starts at this token.
@@ -254,6 +309,7 @@ impl<'a> View<'_, 'a> {
             return self.meant_by_word(index, sign);
         }
         match sign {
+            "" if self.reading.is(index, Kind::Template) => self.template_cut_short(index),
             "=>" => self.arrow(index),
             "(" => {
                 let close = self.reading.pair(index)?;
@@ -268,11 +324,13 @@ impl<'a> View<'_, 'a> {
             "..." => Some(self.spread(index)),
             "**" if matches!(self.before(index), "{" | "#{" | "," | "(") => Some(self.spread(index)),
             ":" => self.colon(index),
-            "=" => self.named_argument(index),
+            "=" => self.named_argument(index).or_else(|| self.assigned_twice(index)),
             "," => self.comma(index),
             "[" if self.ends(index.checked_sub(1)?) => self.tool_by_index(index),
             "{" => self.shorthand(index),
-            "->" => Some("leave out the type that a function returns: `fn f(x) { … }`".into()),
+            "->" if self.before(index) == ")" && self.sign(self.begin_of_statement(index)) == "fn" => {
+                Some("leave out the type that a function returns: `fn f(x) { … }`".into())
+            }
             _ if sign.starts_with('#') && sign != "#{" => self.hash(index),
             _ => None,
         }
@@ -285,9 +343,11 @@ impl<'a> View<'_, 'a> {
         let starts = index == self.begin_of_statement(index);
         let fixed = |text: &str| Some(text.to_string());
         match word {
-            "def" if next_word.is_some() && self.sign(index + 2) == "(" => {
-                Some(format!("write a function as `fn {}{} {{ … }}`", self.word(index + 1)?, self.parameters(index + 2)))
-            }
+            "def" if next_word.is_some() && self.sign(index + 2) == "(" => Some(format!(
+                "write a function as `fn {}{} {{ … }}`",
+                self.word(index + 1)?,
+                self.parameters(index + 2)
+            )),
             "lambda" => {
                 let colon = self.end_of_lambda(index)?;
                 let parameters = self.snippet_or(index + 1, colon, "");
@@ -315,7 +375,7 @@ impl<'a> View<'_, 'a> {
                 fixed("there is no `finally`: write what is to be done last after `try { … } catch (e) { … }`")
             }
             "catch" if starts && next != "(" && next != "{" => fixed("write `catch (e) { … }`"),
-            "if" | "while" | "with" if self.block_colon(index).is_some() => self.block(index),
+            "if" | "while" if self.block_colon(index).is_some() => self.block(index),
             "else" if next == ":" => fixed("write a block in braces: `else { … }`"),
             "if" if index > 0 && self.ends(index - 1) && self.line(index) == self.line(index - 1) => {
                 self.python_condition(index)
@@ -333,7 +393,10 @@ impl<'a> View<'_, 'a> {
             "instanceof" => fixed("compare the name of the type: `type_of(x) == \"map\"`"),
             "case" if starts || next_word.is_some() || self.is_text(index + 1) => {
                 let end = self.end_of_expression(index + 1, &[":"]);
-                Some(format!("write `{} => {{ … }}` in a `switch`, without `case` and `break`", self.snippet_or(index + 1, end, "1")))
+                Some(format!(
+                    "write `{} => {{ … }}` in a `switch`, without `case` and `break`",
+                    self.snippet_or(index + 1, end, "1")
+                ))
             }
             "default" if next == ":" => fixed("write `_ => { … }` at the end of a `switch`"),
             "match" if next_word.is_some() => {
@@ -346,7 +409,9 @@ impl<'a> View<'_, 'a> {
             "del" | "delete" if next_word.is_some() => fixed("remove an entry of a map with `m.remove(\"key\")`"),
             "yield" => fixed("there is no `yield`: collect the values in a list, and return it"),
             "not" if next == "in" => None,
-            "print" | "debug" if next_word.is_some() || self.is_text(index + 1) || self.reading.is(index + 1, Kind::Number) => {
+            "print" | "debug"
+                if next_word.is_some() || self.is_text(index + 1) || self.reading.is(index + 1, Kind::Number) =>
+            {
                 let end = self.end_of_expression(index + 1, &[]);
                 Some(format!("write `{word}({})`", self.snippet_or(index + 1, end, "x")))
             }
@@ -404,7 +469,9 @@ impl<'a> View<'_, 'a> {
         let from = index + 1;
         let body = match self.reading.pair(from) {
             // `x => ({…})`
-            Some(close) if self.sign(from) == "(" && self.sign(from + 1) == "{" => self.snippet_or(from + 1, close, "#{…}"),
+            Some(close) if self.sign(from) == "(" && self.sign(from + 1) == "{" => {
+                self.snippet_or(from + 1, close, "#{…}")
+            }
             _ => self.snippet_or(from, self.end_of_expression(from, &[]), "…"),
         };
         Some(format!("write a function as `|{parameters}| {body}`"))
@@ -420,7 +487,9 @@ impl<'a> View<'_, 'a> {
             return None;
         }
         let mut from = index;
-        while from > 0 && !matches!(self.sign(from - 1), "=" | "(" | "," | ";" | "{" | "}" | "[" | ":" | "return" | "=>" | "+=") {
+        while from > 0
+            && !matches!(self.sign(from - 1), "=" | "(" | "," | ";" | "{" | "}" | "[" | ":" | "return" | "=>" | "+=")
+        {
             from = match self.reading.pair(from - 1) {
                 Some(open) if open < from => open,
                 _ => from - 1,
@@ -446,7 +515,9 @@ impl<'a> View<'_, 'a> {
             return None;
         }
         let mut from = index;
-        while from > 0 && !matches!(self.sign(from - 1), "=" | "(" | "," | ";" | "{" | "}" | "[" | ":" | "return" | "=>") {
+        while from > 0
+            && !matches!(self.sign(from - 1), "=" | "(" | "," | ";" | "{" | "}" | "[" | ":" | "return" | "=>")
+        {
             from = match self.reading.pair(from - 1) {
                 Some(open) if open < from => open,
                 _ => from - 1,
@@ -480,6 +551,12 @@ impl<'a> View<'_, 'a> {
                     None => format!("write `{value}.extract({from})`"),
                 })
             }
+            "{" | "#{" if self.sign(self.end_of_expression(index + 1, &["for"])) == "for" => {
+                Some("fill the map in a loop: `let m = #{}; for x in xs { m[x.key] = x.value; }`".into())
+            }
+            "{" if self.is_value_brace(open) && !matches!(self.before(index - 1), "{" | ",") => Some(
+                "keys of a map are names or texts, as in `#{name: value}`: set others with `m[key] = value`".into(),
+            ),
             _ => None,
         }
     }
@@ -510,6 +587,17 @@ impl<'a> View<'_, 'a> {
             Some(server) => format!("a tool takes one map: `{server}.{callee}(#{{{}}})`", entries.join(", ")),
             None => format!("arguments have no names: `{callee}({})`", values.join(", ")),
         })
+    }
+
+    /// `a = b = c`
+    fn assigned_twice(&self, index: usize) -> Option<String> {
+        let begin = self.begin_of_statement(index);
+        let (first, second) = (self.word(begin)?, self.word(index.checked_sub(1)?)?);
+        if index != begin + 3 || self.sign(begin + 1) != "=" {
+            return None;
+        }
+        let value = self.snippet(index + 1, self.end_of_expression(index + 1, &["="]))?;
+        Some(format!("assign one variable at a time: `{second} = {value}; {first} = {second};`"))
     }
 
     /// `a, b = b, a`
@@ -554,6 +642,14 @@ impl<'a> View<'_, 'a> {
         Some(format!("name every entry of a map: `#{{{}}}`", entries.join(", ")))
     }
 
+    /// A text that a back-tick after a back-slash ended.
+    fn template_cut_short(&self, index: usize) -> Option<String> {
+        let next = self.reading.tokens.get(index + 1)?;
+        let goes_on = next.line == self.line(index) && !matches!(next.kind, Kind::Symbol);
+        (goes_on && self.reading.text(index).ends_with("\\`"))
+            .then(|| "a back-slash does not keep a back-tick in such a text: write two back-ticks for one".into())
+    }
+
     fn hash(&self, index: usize) -> Option<String> {
         let token = self.reading.tokens.get(index)?;
         let rest = self.reading.source.get(token.start as usize..)?.lines().next()?;
@@ -585,7 +681,10 @@ impl<'a> View<'_, 'a> {
             return Some(format!("write `for {name} in {} {{ … }}`", self.snippet_or(at + 2, end, "xs")));
         }
         if parenthesis && declares && matches!(self.sign(at), "[" | "{") {
-            return Some("write `for key in m.keys() { let value = m[key]; … }`, or `for (x, i) in xs { … }` with an index".into());
+            return Some(
+                "write `for key in m.keys() { let value = m[key]; … }`, or `for (x, i) in xs { … }` with an index"
+                    .into(),
+            );
         }
         if parenthesis && (index + 1..close).any(|at| self.sign(at) == ";") {
             return Some(self.counting_loop(at, close));
@@ -646,7 +745,8 @@ impl<'a> View<'_, 'a> {
         if matches!(next, "{" | "[" | "(") {
             let close = self.reading.pair(index + 1)?;
             let value = self.snippet(close + 2, self.end_of_expression(close + 2, &[])).unwrap_or("x");
-            let value = if value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') { value } else { "x" };
+            let value =
+                if value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') { value } else { "x" };
             let names: Vec<&str> = (index + 2..close).filter_map(|at| self.word(at)).take(4).collect();
             let parts = names.iter().enumerate().map(|(at, name)| match next {
                 "{" => format!("let {name} = {value}.{name};"),
@@ -699,7 +799,8 @@ impl<'a> View<'_, 'a> {
         }
         if prefix.eq_ignore_ascii_case("f") {
             let content = self.snippet(index + 1, index + 2).map(|text| text.trim_matches(['"', '\'', '`']));
-            let content = content.filter(|text| text.contains('{') && !text.contains(['$', ':', '`']) && !text.contains("{{"));
+            let content =
+                content.filter(|text| text.contains('{') && !text.contains(['$', ':', '`']) && !text.contains("{{"));
             let content = content.map_or("Hello ${name}".into(), |text| text.replace('{', "${"));
             return Some(format!("write values in a text between back-ticks: `` `{content}` ``"));
         }
@@ -712,9 +813,35 @@ const IMPORT: &str = "a script can't import anything, and needs not: servers and
 fn is_operator(word: &str) -> bool {
     matches!(
         word,
-        "let" | "const" | "var" | "if" | "else" | "while" | "until" | "loop" | "for" | "in" | "do" | "return" | "throw"
-            | "switch" | "and" | "or" | "not" | "is" | "case" | "new" | "await" | "async" | "typeof" | "try" | "catch" | "fn"
-            | "function" | "match" | "print"
+        "let"
+            | "const"
+            | "var"
+            | "if"
+            | "else"
+            | "while"
+            | "until"
+            | "loop"
+            | "for"
+            | "in"
+            | "do"
+            | "return"
+            | "throw"
+            | "switch"
+            | "and"
+            | "or"
+            | "not"
+            | "is"
+            | "case"
+            | "new"
+            | "await"
+            | "async"
+            | "typeof"
+            | "try"
+            | "catch"
+            | "fn"
+            | "function"
+            | "match"
+            | "print"
     )
 }
 
@@ -748,12 +875,20 @@ pub(crate) fn names<'a>(reading: &Reading<'a>) -> Vec<&'a str> {
 
 /// The name that is meant by a misspelt one.
 pub(crate) fn near<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    let distances = names.filter(|other| *other != name).map(|other| (strsim::damerau_levenshtein(name, other), other));
-    distances.filter(|(distance, other)| *distance * 3 <= other.chars().count().min(name.chars().count())).min().map(|(_, near)| near)
+    let alike = |other: &&str| *other != name && other.len() <= LONGEST && name.len() <= LONGEST;
+    let distances = names.filter(alike).map(|other| (strsim::damerau_levenshtein(name, other), other));
+    distances
+        .filter(|(distance, other)| *distance * 3 <= other.chars().count().min(name.chars().count()))
+        .min()
+        .map(|(_, near)| near)
 }
 
 /// What a script had better written, after it failed; with a better message, where there is one.
-pub(crate) fn runtime(reading: &Reading, error: &EvalAltResult, place: Option<Position>) -> (Option<String>, Option<String>) {
+pub(crate) fn runtime(
+    reading: &Reading,
+    error: &EvalAltResult,
+    place: Option<Position>,
+) -> (Option<String>, Option<String>) {
     let view = View { reading };
     let at = place.map_or(usize::MAX, |place| {
         reading.tokens.partition_point(|token| (token.line, token.column) < (place.line, place.column))
@@ -806,19 +941,75 @@ fn type_name(name: &str) -> &str {
 }
 
 /// Functions that are there, for those who misspell them.
-const KNOWN: [&str; 70] = [
-    "abs", "all", "append", "blob", "ceiling", "chars", "chop", "clear", "contains", "copy", "crop", "debug", "dedup",
-    "drain", "ends_with", "exp", "extract", "fill_with", "filter", "find", "find_map", "floor", "for_each", "get",
-    "index_of", "insert", "int", "is_empty", "is_even", "is_float", "is_odd", "keys", "len", "ln", "log", "make_lower",
-    "make_upper", "map", "max", "min", "mixin", "order", "pad", "parse_float", "parse_int", "parse_json", "pop", "print",
-    "push", "range", "reduce", "reduce_rev", "remove", "replace", "retain", "reverse", "round", "search_tools", "set",
-    "shift", "some", "sort", "split", "splice", "starts_with", "sub_string", "to_float", "to_int", "to_json", "to_lower",
+const KNOWN: [&str; 63] = [
+    "abs",
+    "all",
+    "append",
+    "ceiling",
+    "chars",
+    "chop",
+    "clear",
+    "contains",
+    "copy",
+    "crop",
+    "debug",
+    "dedup",
+    "drain",
+    "ends_with",
+    "extract",
+    "fill_with",
+    "filter",
+    "find",
+    "find_map",
+    "floor",
+    "for_each",
+    "get",
+    "index_of",
+    "insert",
+    "is_empty",
+    "is_even",
+    "is_odd",
+    "keys",
+    "len",
+    "make_lower",
+    "make_upper",
+    "map",
+    "max",
+    "min",
+    "mixin",
+    "pad",
+    "parse_float",
+    "parse_int",
+    "parse_json",
+    "pop",
+    "print",
+    "push",
+    "range",
+    "reduce",
+    "reduce_rev",
+    "remove",
+    "replace",
+    "retain",
+    "reverse",
+    "round",
+    "search_tools",
+    "set",
+    "shift",
+    "some",
+    "sort",
+    "split",
+    "splice",
+    "starts_with",
+    "sub_string",
+    "to_float",
+    "to_int",
+    "to_json",
+    "to_lower",
 ];
 
 /// What functions and methods of other languages are called here.
-const TRANSLATED: [(&str, &str); 34] = [
+const TRANSLATED: [(&str, &str); 32] = [
     ("add", "`xs.push(x)`"),
-    ("capitalize", "`to_upper()` and `to_lower()`"),
     ("endsWith", "`ends_with(…)`"),
     ("every", "`xs.all(|x| …)`"),
     ("findIndex", "`xs.index_of(|x| …)`"),
@@ -829,12 +1020,11 @@ const TRANSLATED: [(&str, &str); 34] = [
     ("has_key", "`\"key\" in m`"),
     ("includes", "`xs.contains(x)`"),
     ("indexOf", "`xs.index_of(x)`"),
-    ("isNaN", "`x.is_nan`"),
+    ("isNaN", "`x.is_nan()`"),
     ("length", "`xs.len()`"),
     ("lower", "`to_lower()`"),
     ("parseFloat", "`parse_float(text)`"),
     ("parseInt", "`parse_int(text)`"),
-    ("padStart", "`pad(…)`, which fills the end"),
     ("replaceAll", "`replace(…)`, which changes the text itself"),
     ("size", "`xs.len()`"),
     ("startsWith", "`starts_with(…)`"),
@@ -852,6 +1042,18 @@ const TRANSLATED: [(&str, &str); 34] = [
     ("unshift", "`xs.insert(0, x)`"),
     ("upper", "`to_upper()`"),
 ];
+
+/// Where an error happened that Rhai gives no place.
+pub(crate) fn place(reading: &Reading, error: &EvalAltResult) -> Option<Position> {
+    match (error, reading.races.as_slice()) {
+        (EvalAltResult::ErrorDataRace(..), [root]) => Some(reading.tokens.get(*root)?.position()),
+        _ => None,
+    }
+}
+
+pub(crate) fn declares_function(reading: &Reading, name: &str) -> bool {
+    View { reading }.declared_function(name).is_some()
+}
 
 impl View<'_, '_> {
     fn unknown_variable(&self, name: &str, at: usize) -> (Option<String>, Option<String>) {
@@ -878,16 +1080,20 @@ impl View<'_, '_> {
         }
         let servers = servers();
         let all = names.iter().copied().chain(servers.iter().map(rhai::ImmutableString::as_str));
-        let message = near(name, all).map(|near| format!("there is no variable or server `{name}`: did you mean `{near}`?"));
+        let message =
+            near(name, all).map(|near| format!("there is no variable or server `{name}`: did you mean `{near}`?"));
         (message, None)
     }
 
     /// The function whose body the token stands in.
     fn function_around(&self, at: usize) -> Option<&str> {
-        (0..at.min(self.reading.tokens.len())).rev().filter(|index| matches!(self.sign(*index), "fn" | "function")).find_map(|index| {
-            let body = self.reading.pair(index + 2)? + 1;
-            (body < at && at < self.reading.pair(body)?).then(|| self.word(index + 1)).flatten()
-        })
+        (0..at.min(self.reading.tokens.len()))
+            .rev()
+            .filter(|index| matches!(self.sign(*index), "fn" | "function"))
+            .find_map(|index| {
+                let body = self.reading.pair(index + 2)? + 1;
+                (body < at && at < self.reading.pair(body)?).then(|| self.word(index + 1)).flatten()
+            })
     }
 
     fn unknown_function(&self, signature: &str, at: usize) -> (Option<String>, Option<String>) {
@@ -904,7 +1110,9 @@ impl View<'_, '_> {
                 ("-" | "*" | "/" | "%" | "**", ["string", "i64" | "f64"] | ["i64" | "f64", "string"]) => {
                     Some("turn the text into a number first: `parse_int(text)` or `parse_float(text)`".into())
                 }
-                (_, ["()", ..] | [_, "()"]) => Some("one of the values is `()`: give it another with `??`, as in `x ?? 0`".into()),
+                (_, ["()", ..] | [_, "()"]) => {
+                    Some("one of the values is `()`: give it another with `??`, as in `x ?? 0`".into())
+                }
                 ("!", [_]) => Some("compare it: `x == ()`, `x == 0`, `x == \"\"`, or `x.is_empty()`".into()),
                 ("+", ["array", _]) => Some("put the value in a list: `xs + [x]`, or `xs.push(x)`".into()),
                 _ => None,
@@ -917,7 +1125,9 @@ impl View<'_, '_> {
         }
         let method = matches!(self.before(at), "." | "?.") && self.word(at) == Some(name);
         let message = match types.split_first() {
-            Some((receiver, arguments)) if method => format!("{receiver} has no method `{name}({})`", arguments.join(", ")),
+            Some((receiver, arguments)) if method => {
+                format!("{receiver} has no method `{name}({})`", arguments.join(", "))
+            }
             _ => format!("there is no function `{name}({shown})`"),
         };
         if method && types.first() == Some(&"()") {
@@ -928,8 +1138,12 @@ impl View<'_, '_> {
 
     fn meant_function(&self, name: &str, types: &[&str], method: bool) -> Option<String> {
         match name {
-            "setTimeout" | "setInterval" => return Some("every call waits for its answer: leave out what waits".into()),
-            "fetch" | "open" => return Some("a script reaches the world through tools only: `search_tools(\"…\")` finds them".into()),
+            "setTimeout" | "setInterval" => {
+                return Some("every call waits for its answer: leave out what waits".into());
+            }
+            "fetch" | "open" => {
+                return Some("a script reaches the world through tools only: `search_tools(\"…\")` finds them".into());
+            }
             "require" | "__import__" => return Some(IMPORT.into()),
             "isinstance" => return Some("compare the name of the type: `type_of(x) == \"map\"`".into()),
             _ => {}
@@ -995,7 +1209,9 @@ impl View<'_, '_> {
         match self.snippet(from, dot).filter(|_| self.sign(dot) == "." && self.word(dot + 1).is_some()) {
             Some(value) => {
                 let property = self.reading.text(dot + 1);
-                format!("the value before the dot, `{value}`, is `()`: print what is there, or write `{value}?.{property}` where it may be missing")
+                format!(
+                    "the value before the dot, `{value}`, is `()`: print what is there, or write `{value}?.{property}` where it may be missing"
+                )
             }
             None => "the value before it is `()`: print what is there".into(),
         }
@@ -1005,7 +1221,8 @@ impl View<'_, '_> {
         let message = "a variable is used by a closure while one of its own methods runs that closure";
         let example = match self.reading.races.as_slice() {
             [root] => {
-                let end = (*root..self.reading.tokens.len()).find(|at| self.sign(*at) == "(" && self.before(*at - 1) == ".");
+                let end =
+                    (*root..self.reading.tokens.len()).find(|at| self.sign(*at) == "(" && self.before(*at - 1) == ".");
                 end.and_then(|end| Some((self.word(*root)?, self.snippet(root + 1, end)?)))
             }
             _ => None,
@@ -1019,7 +1236,10 @@ impl View<'_, '_> {
             return (None, Some(BRANCH.into()));
         }
         let message = format!("`{name}` can't be assigned to");
-        let hint = servers().iter().any(|server| server == name).then(|| format!("`{name}` is a server: declare a variable, `let x = …`"));
+        let hint = servers()
+            .iter()
+            .any(|server| server == name)
+            .then(|| format!("`{name}` is a server: declare a variable, `let x = …`"));
         (Some(message), hint)
     }
 }

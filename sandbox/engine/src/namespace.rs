@@ -6,9 +6,7 @@
 
 use rhai::{Dynamic, Engine, EvalAltResult, EvalContext, FnPtr, ImmutableString, Position as RhaiPosition};
 
-use crate::current::{
-    Server, is_caught, is_snapshot, replaced, servers, snapshot, unmangle_name, with_host,
-};
+use crate::current::{Server, is_caught, is_snapshot, replaced, servers, snapshot, unmangle_name, with_host};
 use crate::{Refusal, ToolCall, error, json};
 
 pub(crate) fn search(query: &str, detail_level: &str) -> Result<Dynamic, Box<EvalAltResult>> {

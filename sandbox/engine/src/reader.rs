@@ -128,8 +128,15 @@ struct Edit {
 
 pub(crate) fn read<'a>(source: &'a str, servers: &[ImmutableString]) -> Reading<'a> {
     let (tokens, mistake) = Lexer::new(source).lex();
-    let mut reading =
-        Reading { source, tokens, mistake, caught: Vec::new(), races: Vec::new(), replacements: Vec::new(), edits: Vec::new() };
+    let mut reading = Reading {
+        source,
+        tokens,
+        mistake,
+        caught: Vec::new(),
+        races: Vec::new(),
+        replacements: Vec::new(),
+        edits: Vec::new(),
+    };
     Walk::new(&mut reading, servers).walk();
     reading
 }
@@ -481,16 +488,18 @@ impl<'a> Lexer<'a> {
 
     fn symbol(&mut self) {
         const LONG: [&str; 40] = [
-            "===", "!==", "...", "..=", "**=", "<<=", ">>=", "::<", "#{", "==", "!=", "=>", "<=", ">=", "&&", "||", "??",
-            "?.", "?[", "..", "::", ":=", ":;", "->", "<-", "++", "--", "+=", "-=", "*=", "/=", "%=", "&=", "|=", "^=",
-            "**", "<<", ">>", "<|", "|>",
+            "===", "!==", "...", "..=", "**=", "<<=", ">>=", "::<", "#{", "==", "!=", "=>", "<=", ">=", "&&", "||",
+            "??", "?.", "?[", "..", "::", ":=", ":;", "->", "<-", "++", "--", "+=", "-=", "*=", "/=", "%=", "&=", "|=",
+            "^=", "**", "<<", ">>", "<|", "|>",
         ];
         let mut token = self.begin(Kind::Symbol);
         let index = u32::try_from(self.tokens.len()).unwrap_or(UNPAIRED);
         let rest = &self.bytes[self.at..];
         let length = match self.peek(0) {
             b'(' | b')' | b'[' | b']' | b'{' | b'}' | b',' | b';' | b'~' | b'@' | b'$' => 1,
-            b'!' if rest.starts_with(b"!in") && !matches!(self.peek(3), b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_') => {
+            b'!' if rest.starts_with(b"!in")
+                && !matches!(self.peek(3), b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_') =>
+            {
                 3
             }
             _ => LONG.iter().find(|long| rest.starts_with(long.as_bytes())).map_or(1, |long| long.len()),
@@ -620,7 +629,8 @@ impl<'r, 'a> Walk<'r, 'a> {
         let mut level = 0;
         if let Some(root) = root {
             let name = self.reading.text(root);
-            level = 1 + self.open.iter().filter(|open| open.root.is_some_and(|at| self.reading.text(at) == name)).count();
+            level =
+                1 + self.open.iter().filter(|open| open.root.is_some_and(|at| self.reading.text(at) == name)).count();
             self.roots += 1;
         }
         let chain = self.chain.take();
@@ -906,8 +916,8 @@ impl<'r, 'a> Walk<'r, 'a> {
                     }
                     _ => break,
                 },
-                "and" | "or" | "&&" | "||" | "," | ";" | "{" | "}" | ")" | "]" | "?" | "=" | ":" | "=>" | "not" | "is"
-                | "|" | "??" | "let" | "if" | "for" | "return" => break,
+                "and" | "or" | "&&" | "||" | "," | ";" | "{" | "}" | ")" | "]" | "?" | "=" | ":" | "=>" | "not"
+                | "is" | "|" | "??" | "let" | "if" | "for" | "return" => break,
                 _ => {
                     at += 1;
                     continue;
@@ -1044,7 +1054,8 @@ impl<'r, 'a> Walk<'r, 'a> {
     }
 
     fn parenthesis(&mut self, index: usize, ended: bool) {
-        let method = index > 1 && self.reading.is(index - 1, Kind::Word) && matches!(self.previous(index - 1), "." | "?.");
+        let method =
+            index > 1 && self.reading.is(index - 1, Kind::Word) && matches!(self.previous(index - 1), "." | "?.");
         let root = self.chain.filter(|root| {
             // Closures that are kept, not called, see the variable itself.
             method
@@ -1059,7 +1070,8 @@ impl<'r, 'a> Walk<'r, 'a> {
     }
 
     fn brace(&mut self, index: usize, ended: bool) {
-        let of_template = index > 0 && self.reading.is(index - 1, Kind::Template) && !self.reading.tokens[index - 1].closed;
+        let of_template =
+            index > 0 && self.reading.is(index - 1, Kind::Template) && !self.reading.tokens[index - 1].closed;
         let switch = self.open.last_mut().is_some_and(|open| std::mem::take(&mut open.switch));
         let frame = if of_template {
             Frame::Block
@@ -1139,18 +1151,45 @@ impl<'r, 'a> Walk<'r, 'a> {
 fn is_mutator(name: &str) -> bool {
     matches!(
         name,
-        "push" | "pop" | "insert" | "remove" | "clear" | "append" | "shift" | "unshift" | "truncate" | "set" | "drain"
-            | "retain" | "splice" | "sort" | "sort_by" | "sort_desc" | "order" | "order_by" | "reverse" | "dedup" | "pad"
-            | "chop" | "crop" | "replace" | "trim" | "make_upper" | "make_lower" | "mixin" | "fill_with" | "extend"
-            | "update" | "add" | "delete" | "set_tag"
+        "push"
+            | "pop"
+            | "insert"
+            | "remove"
+            | "clear"
+            | "append"
+            | "shift"
+            | "unshift"
+            | "truncate"
+            | "set"
+            | "drain"
+            | "retain"
+            | "splice"
+            | "sort"
+            | "sort_by"
+            | "sort_desc"
+            | "order"
+            | "order_by"
+            | "reverse"
+            | "dedup"
+            | "pad"
+            | "chop"
+            | "crop"
+            | "replace"
+            | "trim"
+            | "make_upper"
+            | "make_lower"
+            | "mixin"
+            | "fill_with"
+            | "extend"
+            | "update"
+            | "add"
+            | "delete"
+            | "set_tag"
     )
 }
 
 fn is_assignment(symbol: &str) -> bool {
-    matches!(
-        symbol,
-        "=" | "+=" | "-=" | "*=" | "/=" | "%=" | "**=" | "<<=" | ">>=" | "&=" | "|=" | "^=" | "++" | "--"
-    )
+    matches!(symbol, "=" | "+=" | "-=" | "*=" | "/=" | "%=" | "**=" | "<<=" | ">>=" | "&=" | "|=" | "^=" | "++" | "--")
 }
 
 fn is_error_class(name: &str) -> bool {
@@ -1165,10 +1204,42 @@ pub(crate) fn is_identifier(word: &str) -> bool {
 fn is_reserved(word: &str) -> bool {
     matches!(
         word,
-        "Fn" | "async" | "await" | "call" | "case" | "curry" | "debug" | "default" | "eval" | "go" | "goto" | "is"
-            | "is_def_fn" | "is_def_var" | "is_shared" | "match" | "module" | "new" | "nil" | "null" | "package" | "print"
-            | "protected" | "public" | "shared" | "spawn" | "static" | "super" | "sync" | "this" | "thread" | "type_of"
-            | "use" | "var" | "void" | "with" | "yield"
+        "Fn" | "async"
+            | "await"
+            | "call"
+            | "case"
+            | "curry"
+            | "debug"
+            | "default"
+            | "eval"
+            | "go"
+            | "goto"
+            | "is"
+            | "is_def_fn"
+            | "is_def_var"
+            | "is_shared"
+            | "match"
+            | "module"
+            | "new"
+            | "nil"
+            | "null"
+            | "package"
+            | "print"
+            | "protected"
+            | "public"
+            | "shared"
+            | "spawn"
+            | "static"
+            | "super"
+            | "sync"
+            | "this"
+            | "thread"
+            | "type_of"
+            | "use"
+            | "var"
+            | "void"
+            | "with"
+            | "yield"
     )
 }
 

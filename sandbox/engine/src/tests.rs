@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::{Host, Refusal, Ticket, ToolCall, run};
+use crate::{Fault, Host, Refusal, Ticket, ToolCall, run};
 
 /// Answers `{server, tool, by_name, line, column, arguments}`; `boom` fails, `big` has a big integer, `stop` ends the script.
 #[derive(Default)]
@@ -91,6 +91,10 @@ impl Host for Echo {
         self.asked.set(self.asked.get() + 1);
         self.asked.get() > 200
     }
+}
+
+pub(crate) fn failure(source: &str) -> Result<String, Fault> {
+    run(Rc::new(Echo::default()), source, ["github", "jira"].map(String::from).to_vec())
 }
 
 pub(crate) fn outcome(source: &str) -> (String, Vec<String>) {
@@ -185,7 +189,7 @@ fn a_variable_shadows_a_server() {
     check("[[1, 2, 3]].map(|github| github.len())", "[3]");
     check("for jira in [[1], [2, 3]] { if jira.len() == 2 { return jira.len() } }", "2");
     check("let o = #{github: [1]}; o.github.len()", "1");
-    check("let github = 5; github.nope()", "runtime at 1:24: Function not found: nope (i64)");
+    check("let github = 5; github.nope()", "runtime at 1:24: i64 has no method `nope()`");
 }
 
 #[test]
@@ -247,7 +251,7 @@ fn mistakes_have_a_place_and_a_suggestion() {
         "github.dup",
         "runtime at 1:7: a tool is called, not read: `github.dup(#{…})`, or `github.call_tool(\"dup\", #{…})`",
     );
-    check("let x = ;", "syntax at 1:9: Unexpected ';'");
+    check("let x = ;", "syntax at 1:9: unexpected `;`");
     check("eval(\"1\")", "syntax at 1:1: reserved keyword 'eval' is disabled");
     check("import \"x\" as y;", "runtime at 1:8: there is no module `x`: a script can't import any");
     check("sleep(1e300)", "runtime at 1:1: `sleep` is not available yet");
