@@ -155,7 +155,7 @@ fn near_server(name: &str) -> Option<ImmutableString> {
 
 /// Gives what a script caught of Rhai's own errors a kind, and the message that we would show.
 pub(crate) fn complete(name: &str, context: &mut EvalContext) {
-    let Some(mut map) = context.scope_mut().get_mut(name).and_then(|value| value.write_lock::<Map>()) else { return };
+    let Some(mut map) = context.scope_mut().get_mut(name).and_then(Dynamic::write_lock::<Map>) else { return };
     // Only Rhai names its error so, beside the message.
     let text =
         |key: &str| map.get(key).and_then(|value| value.as_immutable_string_ref().ok().map(|text| text.to_string()));

@@ -810,39 +810,16 @@ impl<'a> View<'_, 'a> {
 
 const IMPORT: &str = "a script can't import anything, and needs not: servers and functions are there by their names";
 
+/// Words after which an operand is still to come.
+#[rustfmt::skip]
+const OPERATORS: [&str; 29] = [
+    "let", "const", "var", "if", "else", "while", "until", "loop", "for", "in", "do", "return", "throw", "switch",
+    "and", "or", "not", "is", "case", "new", "await", "async", "typeof", "try", "catch", "fn", "function", "match",
+    "print",
+];
+
 fn is_operator(word: &str) -> bool {
-    matches!(
-        word,
-        "let"
-            | "const"
-            | "var"
-            | "if"
-            | "else"
-            | "while"
-            | "until"
-            | "loop"
-            | "for"
-            | "in"
-            | "do"
-            | "return"
-            | "throw"
-            | "switch"
-            | "and"
-            | "or"
-            | "not"
-            | "is"
-            | "case"
-            | "new"
-            | "await"
-            | "async"
-            | "typeof"
-            | "try"
-            | "catch"
-            | "fn"
-            | "function"
-            | "match"
-            | "print"
-    )
+    OPERATORS.contains(&word)
 }
 
 /// Names that a script declares: variables, parameters and functions.
@@ -915,7 +892,7 @@ pub(crate) fn runtime(
             (Some(message), hint)
         }
         EvalAltResult::ErrorDataRace(..) => view.race(),
-        EvalAltResult::ErrorAssignmentToConstant(name, _) => view.constant(&unmangle(name)),
+        EvalAltResult::ErrorAssignmentToConstant(name, _) => View::constant(&unmangle(name)),
         EvalAltResult::ErrorNonPureMethodCallOnConstant(..) if effects::in_branch() => (None, Some(BRANCH.into())),
         EvalAltResult::ErrorFor(_) => (
             Some("a `for` loop goes over lists, ranges and texts".into()),
@@ -941,70 +918,14 @@ fn type_name(name: &str) -> &str {
 }
 
 /// Functions that are there, for those who misspell them.
+#[rustfmt::skip]
 const KNOWN: [&str; 63] = [
-    "abs",
-    "all",
-    "append",
-    "ceiling",
-    "chars",
-    "chop",
-    "clear",
-    "contains",
-    "copy",
-    "crop",
-    "debug",
-    "dedup",
-    "drain",
-    "ends_with",
-    "extract",
-    "fill_with",
-    "filter",
-    "find",
-    "find_map",
-    "floor",
-    "for_each",
-    "get",
-    "index_of",
-    "insert",
-    "is_empty",
-    "is_even",
-    "is_odd",
-    "keys",
-    "len",
-    "make_lower",
-    "make_upper",
-    "map",
-    "max",
-    "min",
-    "mixin",
-    "pad",
-    "parse_float",
-    "parse_int",
-    "parse_json",
-    "pop",
-    "print",
-    "push",
-    "range",
-    "reduce",
-    "reduce_rev",
-    "remove",
-    "replace",
-    "retain",
-    "reverse",
-    "round",
-    "search_tools",
-    "set",
-    "shift",
-    "some",
-    "sort",
-    "split",
-    "splice",
-    "starts_with",
-    "sub_string",
-    "to_float",
-    "to_int",
-    "to_json",
-    "to_lower",
+    "abs", "all", "append", "ceiling", "chars", "chop", "clear", "contains", "copy", "crop", "debug", "dedup",
+    "drain", "ends_with", "extract", "fill_with", "filter", "find", "find_map", "floor", "for_each", "get",
+    "index_of", "insert", "is_empty", "is_even", "is_odd", "keys", "len", "make_lower", "make_upper", "map", "max",
+    "min", "mixin", "pad", "parse_float", "parse_int", "parse_json", "pop", "print", "push", "range", "reduce",
+    "reduce_rev", "remove", "replace", "retain", "reverse", "round", "search_tools", "set", "shift", "some", "sort",
+    "split", "splice", "starts_with", "sub_string", "to_float", "to_int", "to_json", "to_lower",
 ];
 
 /// What functions and methods of other languages are called here.
@@ -1231,7 +1152,7 @@ impl View<'_, '_> {
         (Some(message.into()), Some(format!("take a copy first: `copy({name}){rest}(…)`")))
     }
 
-    fn constant(&self, name: &str) -> (Option<String>, Option<String>) {
+    fn constant(name: &str) -> (Option<String>, Option<String>) {
         if effects::in_branch() {
             return (None, Some(BRANCH.into()));
         }

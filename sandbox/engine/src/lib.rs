@@ -3,9 +3,10 @@
 //! It knows the names of the servers and nothing else: tools, limits and time are the host's.
 
 #![allow(clippy::unnecessary_box_returns, reason = "Rhai's results hold a boxed error")]
+#![allow(clippy::result_large_err, reason = "a run has one fault at most, and its shape is public")]
 
 mod current;
-#[allow(dead_code)]
+#[allow(dead_code, clippy::unnecessary_wraps)]
 mod effects;
 mod error;
 #[cfg(target_family = "wasm")]
@@ -190,6 +191,8 @@ fn register_functions(engine: &mut Engine) {
         .register_fn("search_tools", || namespace::search("", "full"))
         .register_fn("search_tools", |query: &str| namespace::search(query, "full"))
         .register_fn("search_tools", namespace::search)
+        // `copy(x).items.map(|i| …)`: the closure may change `x`.
+        .register_fn("copy", |value: Dynamic| value.flatten())
         // `throw new Error("…")`, whose `new` the reader drops.
         .register_fn("Error", |message: Dynamic| Map::from([("message".into(), message)]))
         // Rhai's own blocks the thread, and panics in wasm.

@@ -34,17 +34,15 @@ pub(crate) fn register(engine: &mut Engine) {
                 return Ok(snapshot(name, &context));
             }
             let servers = servers();
-            let value = match name {
-                "__tool_namespaces" => servers.iter().cloned().map(Dynamic::from).collect::<rhai::Array>().into(),
-                name => match servers.iter().find(|server| *server == name) {
-                    Some(name) => Dynamic::from(Server(name.clone())),
-                    None => {
-                        if is_caught(name) {
-                            error::complete(name, &mut context);
-                        }
-                        return Ok(None);
-                    }
-                },
+            let value = if name == "__tool_namespaces" {
+                servers.iter().cloned().map(Dynamic::from).collect::<rhai::Array>().into()
+            } else if let Some(name) = servers.iter().find(|server| *server == name) {
+                Dynamic::from(Server(name.clone()))
+            } else {
+                if is_caught(name) {
+                    error::complete(name, &mut context);
+                }
+                return Ok(None);
             };
             // A variable or parameter of that name is the one that the author means.
             Ok((!context.scope_mut().contains(name)).then_some(value))

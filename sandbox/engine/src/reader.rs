@@ -868,7 +868,7 @@ impl<'r, 'a> Walk<'r, 'a> {
             self.identifier(index, text);
         }
         if call
-            && is_mutator(text)
+            && MUTATORS.contains(&text)
             && let Some(root) = self.chain
         {
             self.change(root);
@@ -1034,7 +1034,7 @@ impl<'r, 'a> Walk<'r, 'a> {
             "|" | "||" if !ended => return self.closure(index, text),
             _ => {
                 if let Some(root) = self.chain
-                    && is_assignment(text)
+                    && ASSIGNMENTS.contains(&text)
                 {
                     self.change(root);
                 }
@@ -1147,50 +1147,16 @@ impl<'r, 'a> Walk<'r, 'a> {
     }
 }
 
-/// What changes the value that it is called on; a name too many costs no more than the error that Rhai has for it.
-fn is_mutator(name: &str) -> bool {
-    matches!(
-        name,
-        "push"
-            | "pop"
-            | "insert"
-            | "remove"
-            | "clear"
-            | "append"
-            | "shift"
-            | "unshift"
-            | "truncate"
-            | "set"
-            | "drain"
-            | "retain"
-            | "splice"
-            | "sort"
-            | "sort_by"
-            | "sort_desc"
-            | "order"
-            | "order_by"
-            | "reverse"
-            | "dedup"
-            | "pad"
-            | "chop"
-            | "crop"
-            | "replace"
-            | "trim"
-            | "make_upper"
-            | "make_lower"
-            | "mixin"
-            | "fill_with"
-            | "extend"
-            | "update"
-            | "add"
-            | "delete"
-            | "set_tag"
-    )
-}
+/// Methods that change the value they are called on; one too many costs no more than the error that Rhai has for it.
+#[rustfmt::skip]
+const MUTATORS: [&str; 34] = [
+    "push", "pop", "insert", "remove", "clear", "append", "shift", "unshift", "truncate", "set", "drain", "retain",
+    "splice", "sort", "sort_by", "sort_desc", "order", "order_by", "reverse", "dedup", "pad", "chop", "crop",
+    "replace", "trim", "make_upper", "make_lower", "mixin", "fill_with", "extend", "update", "add", "delete",
+    "set_tag",
+];
 
-fn is_assignment(symbol: &str) -> bool {
-    matches!(symbol, "=" | "+=" | "-=" | "*=" | "/=" | "%=" | "**=" | "<<=" | ">>=" | "&=" | "|=" | "^=" | "++" | "--")
-}
+const ASSIGNMENTS: [&str; 14] = ["=", "+=", "-=", "*=", "/=", "%=", "**=", "<<=", ">>=", "&=", "|=", "^=", "++", "--"];
 
 fn is_error_class(name: &str) -> bool {
     matches!(name, "Error" | "TypeError" | "RangeError" | "ReferenceError" | "SyntaxError")
@@ -1198,50 +1164,16 @@ fn is_error_class(name: &str) -> bool {
 
 /// Whether Rhai takes the word for a name.
 pub(crate) fn is_identifier(word: &str) -> bool {
-    rhai::is_valid_identifier(word) && RhaiToken::lookup_symbol_from_syntax(word).is_none() && !is_reserved(word)
+    rhai::is_valid_identifier(word) && RhaiToken::lookup_symbol_from_syntax(word).is_none() && !RESERVED.contains(&word)
 }
 
-fn is_reserved(word: &str) -> bool {
-    matches!(
-        word,
-        "Fn" | "async"
-            | "await"
-            | "call"
-            | "case"
-            | "curry"
-            | "debug"
-            | "default"
-            | "eval"
-            | "go"
-            | "goto"
-            | "is"
-            | "is_def_fn"
-            | "is_def_var"
-            | "is_shared"
-            | "match"
-            | "module"
-            | "new"
-            | "nil"
-            | "null"
-            | "package"
-            | "print"
-            | "protected"
-            | "public"
-            | "shared"
-            | "spawn"
-            | "static"
-            | "super"
-            | "sync"
-            | "this"
-            | "thread"
-            | "type_of"
-            | "use"
-            | "var"
-            | "void"
-            | "with"
-            | "yield"
-    )
-}
+/// Words that Rhai lexes as no name, beside its own keywords.
+#[rustfmt::skip]
+const RESERVED: [&str; 37] = [
+    "Fn", "async", "await", "call", "case", "curry", "debug", "default", "eval", "go", "goto", "is", "is_def_fn",
+    "is_def_var", "is_shared", "match", "module", "new", "nil", "null", "package", "print", "protected", "public",
+    "shared", "spawn", "static", "super", "sync", "this", "thread", "type_of", "use", "var", "void", "with", "yield",
+];
 
 /// A piece of a template with JavaScript's commonest escapes; others stay, as those of regular expressions.
 fn unescape(text: &str) -> String {

@@ -482,7 +482,6 @@ fn every_mistake_has_its_words() {
 fn no_hint_where_there_is_nothing_to_say() {
     for source in [
         "let x = ;",
-        "switch 1 { 1 => 2, _ => ; }",
         "let f = |x| x +; 5",
         "switch 1 { 1 => (2 3), _ => 3 }",
         "let a = [1 2];",

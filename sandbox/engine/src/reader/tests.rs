@@ -189,6 +189,8 @@ fn the_variable_of_a_chain_in_its_closures() {
         ("pr.items.filter(|i| i > pr.n).map(|i| i * pr.owner).map(|i| pr.n + i)", "[5]"),
         ("pr.items.reduce(|sum, i| sum + i + pr.n, 0)", "5"),
         ("pr.items.map(|i| { let pr = #{n: 5}; pr.n + i })", "[6,7]"),
+        ("copy(pr).items.map(|i| { pr.n += i; i }); pr.n", "4"),
+        ("let c = copy(pr); c.n = 7; pr.n + c.n", "8"),
         // A closure that is kept would be left with a copy.
         (
             "let keep = []; keep.push(|| keep.len()); keep.len()",
@@ -197,7 +199,7 @@ fn the_variable_of_a_chain_in_its_closures() {
         ("let n = 0; rows.for_each(|r| n += 1); n", "2"),
         ("await pr.items.map(|i| await pr.name)", r#"["p","p"]"#),
         ("rows.map(|r| if r == rows.len() { pr.name } else { \"-\" })", r#"["-","p"]"#),
-        ("pr.items.map(|i| pr.nope.nope)", "runtime at 5:28: there is no `nope` in `()`"),
+        ("pr.items.map(|i| pr.nope.nope)", "runtime at 5:26: there is no `nope` in `()`"),
         ("nope.items.map(|i| nope.x)", "runtime at 5:1: there is no variable or server `nope`"),
         ("pr.items.map(|i| pr())", "runtime at 5:18: there is no function `pr()`"),
     ] {
@@ -430,5 +432,20 @@ fn reading_takes_linear_time() {
         let reading = read(&source, &["github".into()]);
         assert!(reading.source.len() >= 200_000);
         assert!(started.elapsed().as_secs() < 10, "{piece} took {:?}", started.elapsed());
+    }
+}
+
+/// Prints what reading costs: `cargo test --release -p rhaiway-engine cost -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+#[allow(clippy::print_stdout, clippy::cast_precision_loss, reason = "a measurement")]
+fn cost() {
+    for source in sources().iter().filter(|source| (100..2_000).contains(&source.len())).take(12) {
+        let started = std::time::Instant::now();
+        for _ in 0..2_000 {
+            std::hint::black_box(read(std::hint::black_box(source), &["github".into(), "demo".into()]).replacements());
+        }
+        let nanoseconds = started.elapsed().as_nanos() as f64 / 2_000.0;
+        println!("{} bytes: {nanoseconds:.0} ns, {:.1} ns per byte", source.len(), nanoseconds / source.len() as f64);
     }
 }
