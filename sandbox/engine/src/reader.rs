@@ -12,6 +12,8 @@ use crate::current::{mangle, snapshot_name};
 const UNPAIRED: u32 = u32::MAX;
 /// Brackets in brackets that are still looked at; Rhai reads no script that nests half as deep.
 const DEPTH: usize = 250;
+/// Closures with more tokens for their parameters are left alone.
+const PARAMETERS: usize = 64;
 /// Rhai counts lines and columns up to here, and then stands still.
 const LAST_PLACE: u32 = u16::MAX as u32;
 
@@ -502,6 +504,7 @@ impl<'a> Lexer<'a> {
             {
                 3
             }
+            _ if !b"=.<{>&|?:;-+*[".contains(&self.peek(1)) => 1,
             _ => LONG.iter().find(|long| rest.starts_with(long.as_bytes())).map_or(1, |long| long.len()),
         };
         self.steps(length);
@@ -964,7 +967,7 @@ impl<'r, 'a> Walk<'r, 'a> {
         for at in (0..self.open.len()).rev() {
             match (self.open[at].frame, self.open[at].root) {
                 (Frame::Closure(from, to), _) => {
-                    if (from..to).any(|parameter| self.reading.text(parameter) == name) {
+                    if to - from > PARAMETERS || (from..to).any(|at| self.reading.text(at) == name) {
                         return;
                     }
                     in_closure = true;
@@ -987,7 +990,7 @@ impl<'r, 'a> Walk<'r, 'a> {
         for at in (0..self.open.len()).rev() {
             match (self.open[at].frame, self.open[at].root) {
                 (Frame::Closure(from, to), _) => {
-                    if (from..to).any(|parameter| self.reading.text(parameter) == name) {
+                    if to - from > PARAMETERS || (from..to).any(|at| self.reading.text(at) == name) {
                         return;
                     }
                     in_closure = true;

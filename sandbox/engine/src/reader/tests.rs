@@ -407,6 +407,8 @@ fn no_source_panics() {
 
 #[test]
 fn reading_takes_linear_time() {
+    let wide = format!("x.map(|{}| {})", "x,".repeat(100_000), "x ".repeat(100_000));
+    assert!(read(&wide, &[]).mistake.is_none());
     // Each would take minutes were any part of the reader quadratic.
     for piece in [
         "(",
