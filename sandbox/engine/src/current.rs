@@ -119,11 +119,17 @@ pub(crate) fn mangle(word: &str, line: usize, column: usize) -> String {
     format!("{word}{MARK}{line}:{column}")
 }
 
+/// Name of the function that changes its first argument, where the word alone names one that only returns.
+pub(crate) fn in_place(word: &str) -> String {
+    mangle(word, 0, 0)
+}
+
 /// The word and its place, of an identifier that [`mangle`] made.
 pub(crate) fn unmangle_name(name: &str) -> Option<(&str, RhaiPosition)> {
     let (word, place) = name.split_once(MARK)?;
     let (line, column) = place.split_once(':')?;
-    Some((word, RhaiPosition::new(line.parse().ok()?, column.parse().ok()?)))
+    let (line, column) = (line.parse().ok()?, column.parse().ok()?);
+    Some((word, if line == 0 { RhaiPosition::NONE } else { RhaiPosition::new(line, column) }))
 }
 
 /// A message as the author wrote the words in it.

@@ -785,6 +785,7 @@ impl<'a> View<'_, 'a> {
     fn new_object(&self, index: usize) -> Option<String> {
         Some(match self.word(index + 1)? {
             "Map" | "Object" => "write a map as `#{}`".into(),
+            "Date" => "write `now()`, or `date(\"2026-01-31T10:00:00Z\")`".into(),
             "Array" | "Set" => "write a list as `[]`".into(),
             "Promise" => "leave out `new Promise`: every call waits for its answer".into(),
             "Exception" => "write `throw \"…\"`, or `throw #{message: \"…\"}`".into(),
@@ -919,49 +920,42 @@ fn type_name(name: &str) -> &str {
 
 /// Functions that are there, for those who misspell them.
 #[rustfmt::skip]
-const KNOWN: [&str; 63] = [
-    "abs", "all", "append", "ceiling", "chars", "chop", "clear", "contains", "copy", "crop", "debug", "dedup",
-    "drain", "ends_with", "extract", "fill_with", "filter", "find", "find_map", "floor", "for_each", "get",
-    "index_of", "insert", "is_empty", "is_even", "is_odd", "keys", "len", "make_lower", "make_upper", "map", "max",
-    "min", "mixin", "pad", "parse_float", "parse_int", "parse_json", "pop", "print", "push", "range", "reduce",
-    "reduce_rev", "remove", "replace", "retain", "reverse", "round", "search_tools", "set", "shift", "some", "sort",
-    "split", "splice", "starts_with", "sub_string", "to_float", "to_int", "to_json", "to_lower",
+const KNOWN: [&str; 190] = [
+    "abs", "add", "all", "any", "append", "avg", "avg_by", "base64_decode", "base64_encode", "bool", "build_query",
+    "capitalize", "ceil", "ceiling", "char_at", "chars", "choice", "chop", "chunks", "clear", "compact", "concat",
+    "contains", "copy", "count", "count_by", "crop", "date", "date_add", "date_diff", "days_between", "debug",
+    "dedup", "diff", "difference", "drain", "drop", "empty", "ends_with", "entries", "enumerate", "every", "except",
+    "extend", "extract", "fill_with", "filter", "find", "find_all", "find_index", "find_last", "find_map", "first",
+    "flat_map", "flatten", "float", "floor", "for_each", "format", "format_date", "from_entries", "get", "group_by",
+    "has", "hex_decode", "hex_encode", "includes", "index_by", "index_of", "insert", "int", "intersect", "is_empty",
+    "is_even", "is_match", "is_odd", "items", "join", "keys", "last", "len", "lines", "lower", "make_lower",
+    "make_upper", "map", "map_values", "max", "max_by", "mean", "merge", "min", "min_by", "mixin", "none", "now",
+    "omit", "order_by", "pad", "pad_end", "pad_start", "parallel", "parallel_map", "parallel_map_settled",
+    "parallel_settled", "parse_date", "parse_float", "parse_int", "parse_json", "parse_url", "partition", "pick",
+    "pluck", "pop", "pow", "print", "push", "random", "random_int", "range", "reduce", "reduce_rev", "regex_captures",
+    "regex_captures_all", "regex_escape", "regex_find", "regex_find_all", "regex_replace", "regex_split",
+    "regex_test", "reject", "remove", "repeat", "replace", "retain", "retry", "reverse", "reversed", "round",
+    "sample", "search_tools", "set", "sha256", "shift", "shuffle", "skip", "sleep", "slice", "some", "sort",
+    "sort_by", "sort_desc", "sorted", "splice", "split", "sqrt", "start_of", "starts_with", "str", "sub",
+    "sub_string", "substring", "sum", "sum_by", "take", "timeout", "title", "to_fixed", "to_float", "to_int",
+    "to_json", "to_lower", "to_map", "to_string", "to_upper", "trim", "trim_end", "trim_start", "trunc", "truncate",
+    "union", "unique", "unique_by", "upper", "url_decode", "url_encode", "uuid", "values", "words", "zip",
 ];
 
 /// What functions and methods of other languages are called here.
-const TRANSLATED: [(&str, &str); 32] = [
+const TRANSLATED: [(&str, &str); 12] = [
     ("add", "`xs.push(x)`"),
-    ("endsWith", "`ends_with(…)`"),
-    ("every", "`xs.all(|x| …)`"),
-    ("findIndex", "`xs.index_of(|x| …)`"),
-    ("float", "`parse_float(text)` or `to_float(number)`"),
-    ("forEach", "`for x in xs { … }`"),
-    ("has", "`\"key\" in m`"),
-    ("hasOwnProperty", "`\"key\" in m`"),
-    ("has_key", "`\"key\" in m`"),
-    ("includes", "`xs.contains(x)`"),
-    ("indexOf", "`xs.index_of(x)`"),
-    ("isNaN", "`x.is_nan()`"),
-    ("length", "`xs.len()`"),
-    ("lower", "`to_lower()`"),
-    ("parseFloat", "`parse_float(text)`"),
-    ("parseInt", "`parse_int(text)`"),
-    ("replaceAll", "`replace(…)`, which changes the text itself"),
-    ("size", "`xs.len()`"),
-    ("startsWith", "`starts_with(…)`"),
-    ("startswith", "`starts_with(…)`"),
-    ("endswith", "`ends_with(…)`"),
-    ("str", "`` `${x}` ``"),
-    ("String", "`` `${x}` ``"),
-    ("Number", "`parse_int(text)` or `parse_float(text)`"),
-    ("substr", "`sub_string(start, length)`"),
-    ("substring", "`sub_string(start, length)`"),
-    ("toFixed", "`round(x * 100.0) / 100.0`"),
-    ("toLowerCase", "`to_lower()`"),
-    ("toString", "`to_string()`"),
-    ("toUpperCase", "`to_upper()`"),
-    ("unshift", "`xs.insert(0, x)`"),
-    ("upper", "`to_upper()`"),
+    ("charCodeAt", "`s.char_at(index)`"),
+    ("findall", "`text.regex_find_all(pattern)`"),
+    ("isoformat", "`date.iso`"),
+    ("localeCompare", "`xs.sort_by(|x| x.name)`"),
+    ("match", "`text.regex_find(pattern)`"),
+    ("search", "`text.regex_find(pattern)`"),
+    ("strftime", "`date.format(\"%Y-%m-%d\")`"),
+    ("strptime", "`parse_date(text, \"%Y-%m-%d\")`"),
+    ("substr", "`text.slice(start, end)`"),
+    ("toLocaleString", "`format(\"{:,}\", x)`"),
+    ("update", "`m.merge(#{key: value})`, which gives a new map"),
 ];
 
 /// Where an error happened that Rhai gives no place.
@@ -979,10 +973,6 @@ pub(crate) fn declares_function(reading: &Reading, name: &str) -> bool {
 impl View<'_, '_> {
     fn unknown_variable(&self, name: &str, at: usize) -> (Option<String>, Option<String>) {
         let hint = match name {
-            "JSON" => "write `parse_json(text)` and `value.to_json()`",
-            "Math" => "write `x.abs()`, `x.floor()`, `x.round()`, `max(a, b)`, `min(a, b)`",
-            "Object" => "write `m.keys()` and `m.values()`",
-            "console" => "write `print(…)`",
             "Promise" | "asyncio" => "every call waits for its answer: leave out what waits",
             "os" | "sys" | "subprocess" | "process" | "json" | "re" | "fs" | "require" => IMPORT,
             "pass" => "leave the block empty: `{ }`",

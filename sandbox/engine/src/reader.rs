@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use rhai::{ImmutableString, Position as RhaiPosition, Token as RhaiToken};
 
 use crate::Position;
-use crate::current::{mangle, snapshot_name};
+use crate::current::{in_place, mangle, snapshot_name};
 
 /// No bracket on the other side.
 const UNPAIRED: u32 = u32::MAX;
@@ -866,6 +866,9 @@ impl<'r, 'a> Walk<'r, 'a> {
                 return self.identifier(index, &mangle(text, line as usize, column as usize));
             }
         }
+        if call && self.is_statement(index) && matches!(text, "trim" | "replace") {
+            return self.identifier(index, &in_place(text));
+        }
         let method = call && matches!(text, "call" | "curry" | "is_shared" | "type_of");
         if !method && !is_identifier(text) {
             self.identifier(index, text);
@@ -876,6 +879,13 @@ impl<'r, 'a> Walk<'r, 'a> {
         {
             self.change(root);
         }
+    }
+
+    /// Whether the call of this method is a statement, so that nobody takes its value: then it is meant to change the variable.
+    fn is_statement(&self, index: usize) -> bool {
+        let begins = |root| matches!(self.previous(root), "" | ";" | "{" | "}");
+        let ends = || self.reading.pair(index + 1).is_some_and(|close| self.reading.sign(close + 1) == ";");
+        self.chain.is_some_and(begins) && ends()
     }
 
     fn for_loop(&mut self, index: usize) -> usize {
