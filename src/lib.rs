@@ -49,7 +49,7 @@ pub use error::Error;
 pub use limits::Limits;
 /// Types of the protocol, as rmcp has them.
 pub use rmcp::model;
-pub use script::{Diagnostic, DiagnosticKind, Execution, Frame, Isolation, NearestLimit, Usage};
+pub use script::{CODE_MODE_PROMPT, Diagnostic, DiagnosticKind, Execution, Frame, Isolation, NearestLimit, Usage};
 pub use session::Session;
 pub use tool::{CallRecord, Detail, Failure, FailureKind, Outcome, Tool, ToolAnswer};
 

@@ -12,6 +12,7 @@ mod client;
 mod command;
 mod fake_server;
 mod fixtures;
+mod guide;
 mod limits;
 mod parallel;
 mod processes;
@@ -30,6 +31,7 @@ fn main() {
         arguments::tests(),
         client::tests(),
         command::tests(),
+        guide::tests(),
         limits::tests(),
         parallel::tests(),
         real_servers::tests(),

@@ -48,6 +48,8 @@ enum Command {
     Tools(ToolsArguments),
     /// Serve code mode as an MCP server on stdin and stdout: the tools `execute_code` and `search_tools`.
     Serve(ServeArguments),
+    /// Print the guide to the language and the library of scripts, for a model's prompt.
+    Guide,
     /// A small issue tracker as an MCP server on stdin and stdout, to try things with.
     DemoServer,
 }
@@ -223,6 +225,10 @@ async fn dispatch(command: Command) -> u8 {
         }
         Command::Tools(arguments) => tools(arguments).await.unwrap_or_else(|failure| fail(&failure, false)),
         Command::Serve(arguments) => serve(arguments).await.unwrap_or_else(|failure| fail(&failure, false)),
+        Command::Guide => match render::data(rhaiway::CODE_MODE_PROMPT.trim_end()) {
+            Ok(()) => 0,
+            Err(error) => fail(&error.into(), false),
+        },
         Command::DemoServer => demo_server().await.unwrap_or_else(|failure| fail(&failure, false)),
     }
 }

@@ -23,6 +23,14 @@ use crate::tool::{CallRecord, Detail, Failure, seconds};
 use accounts::{Accounts, Ending, Ledger};
 pub use diagnostic::{Diagnostic, DiagnosticKind, Frame};
 
+/// The language of scripts and its library, in 1,500 tokens, for a model that has never seen Rhai. The text of `GUIDE.md`.
+///
+/// ```
+/// assert!(rhaiway::CODE_MODE_PROMPT.contains("parallel_map"));
+/// ```
+#[doc(alias = "CODE_MODE_AGENT_PROMPT")]
+pub const CODE_MODE_PROMPT: &str = include_str!("../../GUIDE.md");
+
 /// A future that is boxed, so that a trait with it can be used as an object.
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 

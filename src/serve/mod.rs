@@ -1,6 +1,7 @@
 //! Code mode as an MCP server: the two tools `execute_code` and `search_tools`, for an agent's own MCP client. Knows rmcp; knows the
 //! client only as [`CodeMode`].
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::catalog::SearchResults;
 use crate::error::Error;
-use crate::script::{BoxFuture, Execution};
+use crate::script::{BoxFuture, CODE_MODE_PROMPT, Execution};
 use crate::tool::Detail;
 
 /// What the server offers to its clients.
@@ -72,10 +73,8 @@ struct SearchTools {
     detail_level: Detail,
 }
 
-const EXECUTE_CODE: &str = "Runs a Rhai script that calls tools of MCP servers, and returns only the script's value. Each server is an object: \
-    `let issue = github.get_issue(#{number: 1});`. Maps are `#{key: value}`, closures `|x| x.id`, strings \"…\" or `…${x}…`. The last expression \
-    is the result. `print(x)` writes to the logs. A tool that fails throws `#{kind, server, tool, message}`: `try { … } catch (e) { … }`. \
-    `search_tools(\"words\")` finds tools from inside a script.";
+const EXECUTE_CODE: &str =
+    "Runs a script that calls tools of MCP servers, and returns only the script's value. The language and its library:\n\n";
 
 const SEARCH_TOOLS: &str =
     "Finds the tools that scripts can call, with their parameters. `server.name(#{…})` calls one in `execute_code`.";
@@ -157,7 +156,7 @@ fn tools(wall_time: Duration) -> Vec<Tool> {
         "properties": {
             "result": {"description": "The script's value; null if it failed"},
             "logs": {"type": "array", "items": {"type": "string"}},
-            "error": {"type": ["object", "null"], "description": "Why the script failed: kind, message, line, column, source_line"},
+            "error": {"type": ["object", "null"], "description": "Why the script failed: kind, message, line, column, source_line, hint, trace"},
             "execution_time": {"type": "number", "description": "Seconds"},
             "calls": {"type": "array", "items": {"type": "object"}, "description": "Every call of a tool, also of a script that failed"},
             "usage": {"type": "object"},
@@ -173,14 +172,14 @@ fn tools(wall_time: Duration) -> Vec<Tool> {
         "required": ["meta", "results"],
     });
     vec![
-        tool("execute_code", EXECUTE_CODE, execute, execution, ToolAnnotations::new()),
+        tool("execute_code", format!("{EXECUTE_CODE}{}", CODE_MODE_PROMPT), execute, execution, ToolAnnotations::new()),
         tool("search_tools", SEARCH_TOOLS, search, found, ToolAnnotations::new().read_only(true)),
     ]
 }
 
 fn tool(
     name: &'static str,
-    description: &'static str,
+    description: impl Into<Cow<'static, str>>,
     input: Value,
     output: Value,
     annotations: ToolAnnotations,

@@ -1066,6 +1066,9 @@ impl View<'_, '_> {
         if let Some((_, here)) = TRANSLATED.iter().find(|(there, _)| *there == name) {
             return Some(format!("write {here}"));
         }
+        if KNOWN.contains(&name) {
+            return None; // it is there, for other arguments
+        }
         let functions: Vec<&str> = names(self.reading);
         let near = near(name, functions.into_iter().chain(KNOWN))?;
         Some(format!("did you mean `{near}`?"))
