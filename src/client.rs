@@ -590,16 +590,30 @@ impl ScriptDoor {
         let unreachable = |error: Error| fail(FailureKind::Connection, error.to_string());
         let session = self.client.connect(&space.name, false).await.map_err(unreachable)?;
         let tools = session.tools().await.map_err(unreachable)?;
-        let Some(tool) = tools.resolve(&call.tool, call.by_name) else {
+        let Some(entry) = tools.resolve(&call.tool, call.by_name) else {
             let hint = did_you_mean(&tools.suggest(&call.tool));
             return Err(fail(
                 FailureKind::UnknownTool,
                 format!("the server `{}` has no tool `{}`{hint}", call.server, call.tool),
             ));
         };
+        let tool = &entry.tool;
         *tool_name = Some(tool.name.clone());
         let arguments: Map<String, Value> = serde_json::from_str(&call.arguments)
             .map_err(|error| fail(FailureKind::Arguments, format!("the arguments are no JSON object: {error}")))?;
+        let checked = if entry.checks_fast(call.arguments.len()) {
+            entry.check(&space.script_name, arguments)
+        } else {
+            // Both schema and arguments may be somebody's attempt to keep this thread busy.
+            let (tools, call, server) = (Arc::clone(&tools), call.clone(), space.script_name.clone());
+            let check = move || match tools.resolve(&call.tool, call.by_name) {
+                Some(entry) => entry.check(&server, arguments),
+                None => Ok(arguments),
+            };
+            let checked = tokio::task::spawn_blocking(check).await;
+            checked.unwrap_or_else(|error| Err(format!("the arguments could not be checked: {error}")))
+        };
+        let arguments = checked.map_err(|message| fail(FailureKind::Arguments, message))?;
         // Where the script has less left than the call may take, it is the script's end that is told.
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = session.call_timeout().filter(|timeout| *timeout < left);
@@ -608,7 +622,10 @@ impl ScriptDoor {
                 let seconds = timeout.unwrap_or(left).as_secs_f64();
                 fail(
                     FailureKind::Timeout,
-                    format!("it took longer than the {seconds} s that a call may take (`call_timeout` of the server `{}`)", space.name),
+                    format!(
+                        "it took longer than the {seconds} s that a call may take (`call_timeout` of the server `{}`)",
+                        space.name
+                    ),
                 )
             }
             Error::Call(failure) => Failure { server: call.server.clone(), ..*failure },

@@ -186,9 +186,9 @@ impl Config {
         let mut limits = Limits::default();
         match self.document.get(LIMITS) {
             None | Some(Value::Null) => {}
-            Some(Value::Object(given)) => limits
-                .set_all(given)
-                .map_err(|(name, message)| fault(&format!("{LIMITS}.{name}"), message))?,
+            Some(Value::Object(given)) => {
+                limits.set_all(given).map_err(|(name, message)| fault(&format!("{LIMITS}.{name}"), message))?
+            }
             Some(other) => return Err(fault(LIMITS, format!("expected an object, found {}", kind(other)))),
         }
         Ok(limits)
@@ -279,7 +279,11 @@ fn parse(name: &str, entry: &Value) -> Result<ServerConfig, Error> {
             return Err(fault(&format!("{}.sandbox", entry.place), message.into()));
         }
     }
-    Ok(ServerConfig { transport, connect_timeout: entry.seconds("connect_timeout")?, call_timeout: entry.seconds("call_timeout")? })
+    Ok(ServerConfig {
+        transport,
+        connect_timeout: entry.seconds("connect_timeout")?,
+        call_timeout: entry.seconds("call_timeout")?,
+    })
 }
 
 /// A server's entry while it is read; every fault names its path.

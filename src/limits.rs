@@ -28,7 +28,7 @@ pub struct Limits {
     /// Wall clock, tool calls included, but not the time in which the servers that the script names are connected before it starts;
     /// 30 s.
     pub wall_time: Duration,
-    /// Memory of the script, at most 1 GiB; 64 MiB. Holds only in the sandbox.
+    /// Memory of the script, at most 1 GiB; 64 MiB. In the process, it bounds only the answers that have come and wait for the script.
     pub memory_bytes: usize,
     /// Calls of tools; 256.
     pub tool_calls: usize,
@@ -129,9 +129,9 @@ impl Limits {
                 *place = seconds.ok_or_else(|| format!("`{name}` is a number of seconds over 0, not `{value}`"))?;
             }
             Field::Bytes(place, max) => {
-                *place = bytes(value)
-                    .filter(|bytes| (1..=max).contains(bytes))
-                    .ok_or_else(|| format!("`{name}` is {}, not `{value}`", expected("bytes, such as `64 KiB`", max)))?;
+                *place = bytes(value).filter(|bytes| (1..=max).contains(bytes)).ok_or_else(|| {
+                    format!("`{name}` is {}, not `{value}`", expected("bytes, such as `64 KiB`", max))
+                })?;
             }
             Field::Count(place, max) => {
                 *place = value
@@ -205,7 +205,8 @@ mod tests {
     #[test]
     fn values_with_units() {
         let mut limits = Limits::default();
-        for (name, text) in [("wall_time", "2.5"), ("memory_bytes", "1 GiB"), ("log_bytes", "7kB"), ("call_depth", "9")] {
+        for (name, text) in [("wall_time", "2.5"), ("memory_bytes", "1 GiB"), ("log_bytes", "7kB"), ("call_depth", "9")]
+        {
             limits.set(name, text).unwrap();
         }
         assert_eq!(limits.wall_time, Duration::from_millis(2500));
@@ -221,13 +222,19 @@ mod tests {
             ("memory_bytes", "2 GiB", "`memory_bytes` is bytes, such as `64 KiB`, from 1 to 1073741824, not `2 GiB`"),
             ("log_bytes", "5 XB", "`log_bytes` is bytes, such as `64 KiB`, from 1 up, not `5 XB`"),
             ("log_bytes", "", "`log_bytes` is bytes, such as `64 KiB`, from 1 up, not ``"),
-            ("log_bytes", "99999999999999999999", "`log_bytes` is bytes, such as `64 KiB`, from 1 up, not `99999999999999999999`"),
+            (
+                "log_bytes",
+                "99999999999999999999",
+                "`log_bytes` is bytes, such as `64 KiB`, from 1 up, not `99999999999999999999`",
+            ),
             ("calls_in_flight", "65", "`calls_in_flight` is a number, from 1 to 64, not `65`"),
             ("tool_calls", "-1", "`tool_calls` is a number, from 1 up, not `-1`"),
         ] {
             assert_eq!(limits.set(name, text), Err(message.into()));
         }
-        assert!(limits.set("calls", "1").unwrap_err().starts_with("there is no limit `calls`: there are `wall_time`, "));
+        assert!(
+            limits.set("calls", "1").unwrap_err().starts_with("there is no limit `calls`: there are `wall_time`, ")
+        );
         assert_eq!(limits, Limits::default());
         limits.call_depth = 101;
         assert_eq!(limits.check(), Err("the limit `call_depth` has to be from 1 to 100, and is 101".into()));

@@ -29,6 +29,7 @@ pub fn tests() -> Vec<Trial> {
         test("command::serve_without_a_client_ends", serve_without_a_client),
         test("command::serve_leaves_nothing_that_it_was_connecting", serve_while_connecting),
         test("command::a_full_disk_is_an_error", a_full_disk),
+        test("command::limits_are_set_by_name", limits),
         test("command::what_scripts_print_does_not_control_the_terminal", control_characters),
     ]
 }
@@ -272,9 +273,9 @@ async fn unreachable_servers() -> Result<(), Ignored> {
 async fn tools() -> Result<(), Ignored> {
     let ran = rhaiway(&["tools"]).await;
     assert_eq!((ran.code, ran.stderr.as_str()), (0, "9 of 9 tools on 1 server\n"));
-    assert!(ran.stdout.contains("demo.get_issue\n    Gets one issue"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("demo.get_issue(#{number: integer})\n    Gets one issue"), "{}", ran.stdout);
     let ran = rhaiway(&["tools", "close", "--detail", "full"]).await;
-    assert!(ran.stdout.starts_with("demo.close_issue(#{number: integer, reason?: "), "{}", ran.stdout);
+    assert!(ran.stdout.starts_with("demo.close_issue(#{number: integer, reason?: string})\n"), "{}", ran.stdout);
     assert_eq!(rhaiway(&["tools", "close", "--detail", "names"]).await.stdout.lines().next(), Some("demo.close_issue"));
     let ran = rhaiway(&["tools", "close", "--json", "--detail", "full"]).await;
     let out: Value = serde_json::from_str(&ran.stdout).unwrap();
@@ -440,5 +441,47 @@ async fn a_full_disk() -> Result<(), Ignored> {
         assert_eq!(output.status.code(), Some(1));
         assert!(String::from_utf8_lossy(&output.stderr).contains("error: can't write to stdout: No space left"));
     }
+    Ok(())
+}
+
+async fn limits() -> Result<(), Ignored> {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = json!({"command": program(), "args": ["demo-server"]});
+    let with = |limits: &Value| {
+        let config = json!({"mcpServers": {"demo": demo}, "limits": limits}).to_string();
+        file(folder.path(), "mcp.json", &config)
+    };
+    let code = "demo.list_users(); demo.list_users(); 1";
+    let of_calls =
+        |count| format!("error: the script made more calls of tools than the limit of {count} (`tool_calls`)\n");
+
+    let config = with(&json!({"tool_calls": 1, "memory_bytes": "8 MiB"}));
+    let ran = rhaiway(&["run", "--config", &config, "-e", code]).await;
+    assert!(ran.stderr.starts_with(&of_calls(1)), "{}", ran.stderr);
+    let ran = rhaiway(&["run", "--config", &config, "-e", "let s = \"x\"; loop { s += s; }"]).await;
+    let memory = "error: the script needs more memory than the limit of 8388608 bytes (`memory_bytes`)\n";
+    assert_eq!((ran.code, ran.stderr.as_str()), (1, memory));
+    // The command line goes before the configuration, and changes only what it names.
+    let ran = rhaiway(&["run", "--config", &config, "--limit", "tool_calls=2", "-e", code]).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "1\n"));
+
+    let config = with(&json!({"wall_time": 0.2}));
+    let over = "error: the script took longer than the limit of 0.2 s (`wall_time`)\n";
+    assert_eq!(rhaiway(&["run", "--config", &config, "-e", "loop {}"]).await.stderr, over);
+    let ran = rhaiway(&["run", "--config", &config, "--timeout", "0.3", "-e", "loop {}"]).await;
+    assert_eq!(ran.stderr, over.replace("0.2", "0.3"));
+
+    for (limits, message) in [
+        (json!({"tool_call": 1}), "limits.tool_call: there is no limit `tool_call`: there are `wall_time`, "),
+        (json!({"tool_calls": "many"}), "limits.tool_calls: `tool_calls` is a number, from 1 up, not `many`"),
+        (json!([]), "limits: expected an object, found an array"),
+    ] {
+        let ran = rhaiway(&["run", "--config", &with(&limits), "-e", "1"]).await;
+        let message = format!("error: in the configuration, {message}");
+        assert!(ran.code == 2 && ran.stderr.starts_with(&message), "{}", ran.stderr);
+    }
+    let ran = rhaiway(&["run", "-e", "1", "--limit", "memory_bytes=2GiB"]).await;
+    let message = "`memory_bytes` is bytes, such as `64 KiB`, from 1 to 1073741824, not `2GiB`";
+    assert!(ran.code == 2 && ran.stderr.contains(message), "{}", ran.stderr);
     Ok(())
 }

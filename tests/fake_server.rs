@@ -42,6 +42,7 @@ pub fn main(behaviour: &str) {
         let request: Value = serde_json::from_str(&line).unwrap();
         let method = request["method"].as_str().unwrap_or_default();
         seen.lists += u32::from(method == "tools/list");
+        seen.calls += u32::from(method == "tools/call");
         seen.cancelled += u32::from(method == "notifications/cancelled");
         if method == "tools/call" && request["params"]["name"] == "work" {
             work(&mut seen, &request);
@@ -68,6 +69,7 @@ pub fn main(behaviour: &str) {
 #[derive(Default)]
 struct Seen {
     lists: u32,
+    calls: u32,
     cancelled: u32,
     /// The `id`s of all calls of `work`, in order, since they were last asked for.
     work: Vec<Value>,
@@ -127,6 +129,9 @@ fn answer(behaviour: &str, seen: &mut Seen, id: &Value, method: &str, params: &V
                 let worked = json!({"ids": std::mem::take(&mut seen.work), "most": most});
                 vec![result(&json!({"content": [], "structuredContent": worked}).to_string())]
             }
+            "calls" => {
+                vec![result(&json!({"content": [], "structuredContent": {"count": seen.calls}}).to_string())]
+            }
             "change" => vec![
                 r#"{"jsonrpc":"2.0","method":"notifications\/tools\/list_changed"}"#.into(),
                 result(r#"{"content":[]}"#),
@@ -154,6 +159,7 @@ fn tools(behaviour: &str, seen: &Seen, params: &Value) -> String {
             ]})
             .to_string();
         }
+        "schemas" => return json!({"tools": schemas()}).to_string(),
         "pages" => {
             let page = params["cursor"].as_str().and_then(|cursor| cursor.parse().ok()).unwrap_or(0);
             let next = if page < 2 { json!((page + 1).to_string()) } else { Value::Null };
@@ -201,6 +207,67 @@ fn tools(behaviour: &str, seen: &Seen, params: &Value) -> String {
         tools.push(tool(&format!("listed-{}", seen.lists)));
     }
     json!({"tools": tools}).to_string()
+}
+
+/// Tools that say what they take, well or badly.
+fn schemas() -> Value {
+    let string = json!({"type": "string"});
+    let tool = |name: &str, schema: Value| json!({"name": name, "inputSchema": schema});
+    let properties = |name: &str, properties: Value| tool(name, json!({"type": "object", "properties": properties}));
+    let look_around = json!({"code": {"type": "string", "pattern": "^(?!x)[a-z]+$"}, "count": {"type": "integer"}});
+    // Each level refers to the next one twice: 2^60 ways to the end.
+    let level = |index: u32| json!({"anyOf": [{"$ref": format!("#/$defs/{}", index + 1)}, {"$ref": format!("#/$defs/{}", index + 1)}]});
+    let levels: serde_json::Map<String, Value> = (0..60).map(|index| (index.to_string(), level(index))).collect();
+    let mut deep = string.clone();
+    for _ in 0..40 {
+        deep = json!({"type": "array", "items": {"type": "array", "items": deep}});
+    }
+    json!([
+        properties("calls", json!({})),
+        tool("nothing-at-all", json!({"type": "object", "additionalProperties": false})),
+        tool(
+            "typed",
+            json!({"type": "object", "required": ["owner", "number"], "additionalProperties": false, "properties": {
+            "owner": string,
+            "number": {"type": "integer"},
+            "state": {"enum": ["open", "closed"], "default": "open"},
+            "limit": {"anyOf": [{"type": "integer", "maximum": 9}, {"type": "null"}], "default": null},
+            "labels": {"type": "array", "items": {"$ref": "#/$defs/Label"}},
+            "slug": {"type": "string", "pattern": "^[a-z]+$"},
+            "private": {"type": "boolean"},
+        }, "$defs": {"Label": {"type": "object", "required": ["name"], "properties": {"name": string, "colour": string}}}})
+        ),
+        tool("open-ended", json!({"type": "object", "required": ["title"], "properties": {"title": string}})),
+        tool(
+            "either",
+            json!({"properties": {"id": {"type": "integer"}, "name": string}, "anyOf": [{"required": ["id"]}, {"required": ["name"]}]})
+        ),
+        properties(
+            "tagged",
+            json!({"shape": {"oneOf": [
+                {"type": "object", "required": ["kind", "radius"], "properties": {"kind": {"const": "circle"}, "radius": {"type": "number"}}},
+                {"type": "object", "required": ["kind", "side"], "properties": {"kind": {"const": "square"}, "side": {"type": "number"}}},
+                string,
+            ]}})
+        ),
+        properties(
+            "sloppy",
+            json!({"site": {"type": "string", "format": "uri"}, "both": {"oneOf": [{"type": "integer"}, {"type": "number"}]}})
+        ),
+        tool(
+            "required-with-default",
+            json!({"type": "object", "required": ["scale"], "properties": {"scale": {"type": "string", "default": "css"}}})
+        ),
+        properties("look-around", look_around),
+        properties("strange-type", json!({"a": {"type": "strange"}})),
+        properties("elsewhere", json!({"a": {"$ref": "https://example.com/schema.json"}})),
+        properties("file", json!({"a": {"$ref": "file:///etc/hostname"}})),
+        properties("dangling", json!({"a": {"$ref": "#/$defs/none"}})),
+        properties("itself", json!({"a": {"$ref": "#/properties/a"}})),
+        tool("doubling", json!({"properties": {"a": {"$ref": "#/$defs/0"}}, "$defs": levels})),
+        properties("deep", json!({"a": deep})),
+        properties("slow-pattern", json!({"a": {"type": "string", "pattern": "^(a+)+$"}})),
+    ])
 }
 
 /// Answers of tools. What is not named here echoes its name and arguments.

@@ -13,6 +13,8 @@ pub fn tests() -> Vec<Trial> {
     vec![
         test("limits::each_ends_the_script_with_its_name", each_limit),
         test("limits::no_try_gets_past_one", no_try_gets_past),
+        test("limits::a_value_out_of_range_is_refused", out_of_range),
+        test("limits::usage_tells_what_a_run_took", usage),
         test("limits::names_and_errors_are_bounded_too", names_and_errors),
         test("limits::memory_goes_back", memory_goes_back),
         test("limits::busy_scripts_leave_time_for_others", busy_scripts),
@@ -32,7 +34,7 @@ async fn with_limits(change: impl FnOnce(&mut Limits), isolation: Isolation, cod
 
 async fn each_limit() -> Result<(), Ignored> {
     type Change = fn(&mut Limits);
-    let cases: [(Change, &str, &str, &str); 7] = [
+    let cases: [(Change, &str, &str, &str); 9] = [
         (
             |l| l.wall_time = Duration::from_millis(200),
             "loop {}",
@@ -44,6 +46,18 @@ async fn each_limit() -> Result<(), Ignored> {
             "fake.never()",
             "timeout",
             "the script took longer than the limit of 0.2 s (`wall_time`) while it waited for `fake.never`",
+        ),
+        (
+            |l| l.wall_time = Duration::from_millis(200),
+            "parallel_map(0..9, |x| fake.never())",
+            "timeout",
+            "the script took longer than the limit of 0.2 s (`wall_time`) while it waited for `fake.never`, `fake.never`, `fake.never`, 6 more",
+        ),
+        (
+            |l| l.call_depth = 7,
+            "fn f(x) { f(x + 1) } f(0)",
+            "limit",
+            "functions call each other over 7 levels deep (`call_depth`): is there an end to the recursion?",
         ),
         (
             |l| l.tool_calls = 3,
@@ -98,21 +112,67 @@ async fn each_limit() -> Result<(), Ignored> {
     Ok(())
 }
 
+async fn out_of_range() -> Result<(), Ignored> {
+    let mut limits = Limits::default();
+    limits.calls_in_flight = 65;
+    let refused = builder(json!({})).limits(limits).build().err().unwrap();
+    assert_eq!(refused.to_string(), "the limit `calls_in_flight` has to be from 1 to 64, and is 65");
+    assert!(refused.is_config());
+    Ok(())
+}
+
+async fn usage() -> Result<(), Ignored> {
+    for isolation in [Isolation::Sandbox, Isolation::InProcess] {
+        let code = "let a = fake.echo(#{n: 1}); let b = parallel_map(0..8, |i| fake.work(#{id: i, delay: 100})); sleep(0.1); b.len()";
+        let execution = with_limits(|l| l.tool_calls = 10, isolation, code).await;
+        let usage = &execution.usage;
+        assert_eq!((usage.tool_calls, usage.argument_bytes), (9, 7 + 8 * 20));
+        assert_eq!(usage.answer_bytes, execution.calls.iter().map(|call| call.answer_bytes).sum::<usize>());
+        let nearest = usage.nearest_limit.as_ref().unwrap();
+        assert_eq!((nearest.name, nearest.share), ("tool_calls", 0.9));
+        // The eight that overlap count once, and the clock counts too.
+        let of_calls: Duration = execution.calls.iter().map(|call| call.duration).sum();
+        assert!(usage.tool_time >= Duration::from_millis(200) && usage.tool_time < of_calls, "{usage:?}");
+        assert!(usage.wall_time >= usage.tool_time && usage.wall_time == execution.execution_time);
+        let measured = isolation == Isolation::Sandbox;
+        assert_eq!(usage.instances.is_some_and(|instances| instances >= 1), measured);
+        assert_eq!(usage.peak_memory_bytes.is_some_and(|bytes| bytes > 1 << 16), measured);
+        assert_eq!(usage.cpu_ticks.is_some(), measured);
+
+        let hit = with_limits(|l| l.wall_time = Duration::from_millis(300), isolation, "loop {}").await;
+        let nearest = hit.usage.nearest_limit.unwrap();
+        assert_eq!((nearest.name, nearest.share), ("wall_time", 1.0));
+        assert!(hit.usage.cpu_ticks.is_none_or(|ticks| ticks > 10), "{:?}", hit.usage.cpu_ticks);
+    }
+    Ok(())
+}
+
 async fn no_try_gets_past() -> Result<(), Ignored> {
-    for (code, kind) in [
+    let cases = [
         ("loop { try { loop {} } catch { } }", "timeout"),
         ("loop { try { fake.never() } catch { } }", "timeout"),
         ("loop { try { fake.echo(#{a: \"x\"}) } catch { } }", "limit"),
         ("try { let s = \"x\"; loop { s += s; } } catch { } 1", "limit"),
         ("fn f(x) { try { f(x + 1) } catch { f(x + 1) } } f(0)", "limit"),
-    ] {
+        ("loop { try { [1].map(|x| fake.echo(#{a: \"x\"})) } catch { } }", "limit"),
+        ("loop { try { parallel([|| { try { loop {} } catch {} }]) } catch { } }", "timeout"),
+        ("loop { try { retry(100, || fake.echo(#{a: \"x\"})) } catch { } }", "limit"),
+        ("loop { try { timeout(30, || [1].map(|x| fake.echo(#{a: \"x\"}))) } catch { } }", "limit"),
+        ("loop { try { parallel_settled([|| [1].map(|x| fake.echo(#{a: \"x\"}))]) } catch { } }", "limit"),
+    ];
+    for (code, kind) in cases {
         let change = |limits: &mut Limits| {
             limits.wall_time = Duration::from_secs(if kind == "timeout" { 1 } else { 60 });
             limits.tool_calls = 5;
         };
-        let execution = with_limits(change, Isolation::Sandbox, code).await;
-        let error = execution.error.unwrap_or_else(|| panic!("{code} gave {}", execution.result));
-        assert_eq!(error.kind.as_str(), kind, "{code}: {error}");
+        for isolation in [Isolation::Sandbox, Isolation::InProcess] {
+            if isolation == Isolation::InProcess && code.contains("s += s") {
+                continue; // nothing bounds memory there
+            }
+            let execution = with_limits(change, isolation, code).await;
+            let error = execution.error.unwrap_or_else(|| panic!("{code} gave {}", execution.result));
+            assert_eq!(error.kind.as_str(), kind, "{code}, {isolation:?}: {error}");
+        }
     }
     Ok(())
 }

@@ -7,6 +7,7 @@
 #![allow(unreachable_pub, clippy::too_many_lines, clippy::duration_suboptimal_units, clippy::needless_pass_by_value)]
 #![allow(clippy::disallowed_methods, reason = "tests read the environment that they run in")]
 
+mod arguments;
 mod client;
 mod command;
 mod fake_server;
@@ -26,6 +27,7 @@ fn main() {
         return fake_server::main(arguments.next().as_deref().unwrap_or_default());
     }
     let trials = [
+        arguments::tests(),
         client::tests(),
         command::tests(),
         limits::tests(),

@@ -40,14 +40,29 @@ impl Random {
 /// A script as a tree.
 enum Node {
     /// A call; one that fails throws.
-    Call { id: usize, delay: u64, fail: bool },
+    Call {
+        id: usize,
+        delay: u64,
+        fail: bool,
+    },
     /// One after the other, each call with the value before it.
     Sequence(Vec<Node>),
-    Parallel { settled: bool, limit: Option<u64>, branches: Vec<Node> },
+    Parallel {
+        settled: bool,
+        limit: Option<u64>,
+        branches: Vec<Node>,
+    },
     /// The same work for each of so many items.
-    Map { items: usize, settled: bool, work: Box<Node> },
+    Map {
+        items: usize,
+        settled: bool,
+        work: Box<Node>,
+    },
     /// In a closure, one after the other.
-    Loop { items: usize, work: Box<Node> },
+    Loop {
+        items: usize,
+        work: Box<Node>,
+    },
     /// `"caught"` where it throws.
     Catch(Box<Node>),
     Retry(u64, Box<Node>),
@@ -92,9 +107,8 @@ impl Node {
 
     /// As an expression of a script.
     fn script(&self) -> String {
-        let functions = |nodes: &[Self]| {
-            nodes.iter().map(|node| format!("|| {}", node.script())).collect::<Vec<_>>().join(", ")
-        };
+        let functions =
+            |nodes: &[Self]| nodes.iter().map(|node| format!("|| {}", node.script())).collect::<Vec<_>>().join(", ");
         match self {
             Self::Call { id, delay, fail } => format!("fake.work(#{{id: {id}, delay: {delay}, fail: {fail}}}).id"),
             Self::Sequence(nodes) => {
@@ -322,7 +336,10 @@ async fn timeouts_line_up() -> Result<(), Ignored> {
     assert_eq!(error.message, of_the_script);
 
     let error = run(&client, "timeout(0.05, || fake.never())").await.error.unwrap();
-    assert_eq!((error.kind.as_str(), error.message.as_str()), ("call_timeout", "it took longer than the 0.05 s of its `timeout`"));
+    assert_eq!(
+        (error.kind.as_str(), error.message.as_str()),
+        ("call_timeout", "it took longer than the 0.05 s of its `timeout`")
+    );
     client.close_all_sessions().await;
     Ok(())
 }

@@ -60,7 +60,7 @@ async fn four_over_stdio() -> Result<(), Ignored> {
         out.hour = time.convert_time(#{source_timezone: "Europe/Berlin", time: "12:30", target_timezone: "Asia/Tokyo"}).time_difference;
         out.branch = git_tools.git_status(#{repo_path: ROOT + "/repository"});
         try { files.read_text_file(#{path: "/etc/passwd"}) } catch (e) { out.denied = `${e.kind} of ${e.server}.${e.tool}`; out.why = e.message; }
-        try { everything.get_sum(#{a: "two"}) } catch (e) { out.wrong = e.kind; }
+        try { everything.get_sum(#{a: "two"}) } catch (e) { out.wrong = [e.kind, e.message.split("\n")]; }
         out
     "#
     .replace("ROOT", &format!("{:?}", root.to_str().unwrap()));
@@ -76,7 +76,14 @@ async fn four_over_stdio() -> Result<(), Ignored> {
     assert!(out["branch"].as_str().unwrap().contains("trunk"), "{out}");
     assert_eq!(out["denied"], json!("tool of files.read_text_file"));
     assert!(out["why"].as_str().unwrap().contains("outside allowed directories"), "{out}");
-    assert_eq!(outcomes[6..], ["tool", out["wrong"].as_str().unwrap()], "{out}");
+    assert_eq!(outcomes[6..], ["tool", "arguments"]);
+    let wrong = "`everything.get_sum` was not called: `b` is missing (number)";
+    let wrong = [
+        wrong,
+        "  `a` has to be a number, and was given the string \"two\"",
+        "  everything.get_sum(#{a: number, b: number})",
+    ];
+    assert_eq!(out["wrong"], json!(["arguments", wrong]));
 
     client.close_all_sessions().await;
     assert_eq!(mark.alive(), Vec::<String>::new());

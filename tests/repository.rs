@@ -28,6 +28,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("rhaiway_engine", &["script"]),
     ("wasmtime", &["sandbox", "script"]),
     ("cap_std", &["sandbox"]),
+    ("jsonschema", &["catalog"]),
     ("rmcp", &["session", "serve", "lib"]),
     ("rhaiway_demo_server", &["cli"]),
     ("println!", &["cli"]),

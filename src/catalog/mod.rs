@@ -1,15 +1,23 @@
-//! What there is to call: an immutable snapshot of the servers' tools, by the names that scripts use, and the search over it.
-//! Knows neither how tools are listed nor how they are called.
+//! What there is to call: an immutable snapshot of the servers' tools, by the names that scripts use, what they take, and the search
+//! over them. Knows neither how tools are listed nor how they are called.
 
+mod arguments;
 mod names;
+mod schema;
+mod signature;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+use arguments::Checker;
 
 use crate::tool::{Detail, Tool};
+
+/// Arguments up to this size are checked fast, whatever the schema.
+const FAST_BYTES: usize = 4 << 10;
 
 /// A server and its name in scripts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,13 +40,40 @@ pub(crate) struct ToolSet {
     by_name: HashMap<String, usize>,
 }
 
+/// A tool and its name in scripts.
 #[derive(Debug)]
-struct Entry {
-    tool: Tool,
+pub(crate) struct Entry {
+    pub(crate) tool: Tool,
     script_name: String,
     /// What a search looks at, in lower case: the names, and the rest.
     names: String,
     text: String,
+    /// The parameters as text, and what holds arguments against them: made when they are first asked for.
+    parameters: OnceLock<String>,
+    checker: OnceLock<Option<Box<Checker>>>,
+}
+
+impl Entry {
+    /// The tool as a script calls it: `github.get_issue(#{number: integer})`.
+    fn signature(&self, server: &str) -> String {
+        let parameters = self.parameters.get_or_init(|| signature::parameters(&self.tool.input_schema));
+        format!("{server}.{}{parameters}", self.script_name)
+    }
+
+    /// Whether [`Entry::check`] is done in some microseconds, for arguments of so many bytes.
+    pub(crate) fn checks_fast(&self, argument_bytes: usize) -> bool {
+        argument_bytes <= FAST_BYTES && self.checker.get().is_some()
+    }
+
+    /// The arguments as they are to be sent to the tool, or why not.
+    pub(crate) fn check(&self, server: &str, arguments: Map<String, Value>) -> Result<Map<String, Value>, String> {
+        let checker = self.checker.get_or_init(|| Checker::new(&self.tool.input_schema).map(Box::new));
+        let Some(checker) = checker else { return Ok(arguments) };
+        checker.check(arguments).map_err(|problems| {
+            let problems = problems.join("\n  ");
+            format!("`{server}.{}` was not called: {problems}\n  {}", self.script_name, self.signature(server))
+        })
+    }
 }
 
 impl ToolSet {
@@ -58,6 +93,8 @@ impl ToolSet {
                 .to_lowercase(),
                 tool,
                 script_name,
+                parameters: OnceLock::new(),
+                checker: OnceLock::new(),
             })
             .collect();
         let by_script_name =
@@ -72,11 +109,11 @@ impl ToolSet {
     }
 
     /// The tool that `word` means after the dot; any name is taken `by_name`, as in `server.call_tool("any-name")`.
-    pub(crate) fn resolve(&self, word: &str, by_name: bool) -> Option<&Tool> {
+    pub(crate) fn resolve(&self, word: &str, by_name: bool) -> Option<&Entry> {
         let own = || self.by_name.get(word);
         let script = || self.by_script_name.get(word);
         let index = if by_name { own().or_else(script) } else { script() }?;
-        self.entries.get(*index).map(|entry| &entry.tool)
+        self.entries.get(*index)
     }
 
     /// Up to three names in scripts that come near to `word`, nearest first.
@@ -152,6 +189,9 @@ pub struct FoundTool {
     /// What the tool does; not with [`Detail::Names`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// The tool as a script calls it, such as `github.get_issue(#{number: integer, full?: boolean})`; not with [`Detail::Names`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
     /// JSON Schema of the arguments; only with [`Detail::Full`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_schema: Option<Value>,
@@ -217,6 +257,7 @@ fn describe(namespace: &Namespace, entry: &Entry, detail: Detail) -> FoundTool {
         tool_name: other(&entry.tool.name, &entry.script_name),
         server_name: other(&namespace.name, &namespace.script_name),
         description: entry.tool.description.clone().filter(|_| detail != Detail::Names),
+        signature: (detail != Detail::Names).then(|| entry.signature(&namespace.script_name)),
         input_schema: full.then(|| entry.tool.input_schema.clone()),
         output_schema: entry.tool.output_schema.clone().filter(|_| full),
     }

@@ -80,6 +80,14 @@ pub(super) fn of_servers<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Ve
     assign(names, "server", |name| RESERVED.contains(&name))
 }
 
+/// Whether a map in a script may have this as a key without quotes.
+pub(super) fn is_identifier(name: &str) -> bool {
+    let mut letters = name.chars().skip_while(|c| *c == '_').peekable();
+    letters.peek().is_some_and(char::is_ascii_alphabetic)
+        && letters.all(|c| c.is_ascii_alphanumeric() || c == '_')
+        && !RESERVED.contains(&name)
+}
+
 /// A name that is an identifier already is kept, whatever comes before it; of those that collide, the later gets a number.
 fn assign<'a>(
     names: impl Iterator<Item = &'a str> + Clone,

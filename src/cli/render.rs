@@ -36,7 +36,7 @@ pub(super) fn value(value: &Value) -> io::Result<()> {
     }
 }
 
-/// The tools by server, one line a tool, its parameters as in a call.
+/// The tools by server, one line a tool, with its parameters as in a call.
 pub(super) fn tools(found: &SearchResults) -> io::Result<()> {
     let mut servers: BTreeMap<&str, Vec<&FoundTool>> = BTreeMap::new();
     for tool in &found.results {
@@ -44,8 +44,8 @@ pub(super) fn tools(found: &SearchResults) -> io::Result<()> {
     }
     for (server, tools) in servers {
         for tool in tools {
-            let parameters = tool.input_schema.as_ref().map(parameters).unwrap_or_default();
-            data(&without_controls(&format!("{server}.{}{parameters}", tool.name)))?;
+            let name = || format!("{server}.{}", tool.name);
+            data(&without_controls(&tool.signature.clone().unwrap_or_else(name)))?;
             if let Some(description) = &tool.description {
                 let lines = if tool.input_schema.is_some() { usize::MAX } else { 1 };
                 for line in description.trim().lines().take(lines) {
@@ -59,21 +59,4 @@ pub(super) fn tools(found: &SearchResults) -> io::Result<()> {
     let plural = if servers == 1 { "" } else { "s" };
     note(&format!("{} of {} tools on {servers} server{plural}", meta.result_count, meta.total_tools));
     Ok(())
-}
-
-/// `(#{number: integer, body?: string})`, a question mark behind what may be left out.
-fn parameters(schema: &Value) -> String {
-    let required = |name: &str| {
-        schema["required"].as_array().is_some_and(|required| required.iter().any(|required| required == name))
-    };
-    let kind = |schema: &Value| match &schema["type"] {
-        Value::String(kind) => kind.clone(),
-        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("|"),
-        _ => "any".into(),
-    };
-    let parameters = schema["properties"].as_object().into_iter().flatten();
-    let parameters: Vec<String> = parameters
-        .map(|(name, schema)| format!("{name}{}: {}", if required(name) { "" } else { "?" }, kind(schema)))
-        .collect();
-    if parameters.is_empty() { "()".into() } else { format!("(#{{{}}})", parameters.join(", ")) }
 }

@@ -43,6 +43,8 @@ pub(super) struct Ledger {
     pub(super) waited: Duration,
     pub(super) log_bytes: usize,
     lost_lines: usize,
+    /// Answers that came and that the script has not taken yet, in bytes.
+    held: usize,
     /// When the calls that are under way began, by their places in `calls`.
     under_way: Vec<(usize, Instant)>,
     /// What was hit; the script is on its way out.
@@ -112,6 +114,22 @@ impl Accounts {
     /// 64 random bits; where the system has none to give, the clock's.
     pub(super) fn random() -> u64 {
         getrandom::u64().unwrap_or_else(|_| Self::now().cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    }
+
+    /// Notes an answer that waits for the script. More than it has memory for can't be of use to it.
+    fn hold(&self, size: usize) -> Result<(), String> {
+        let mut ledger = self.ledger();
+        ledger.held += size;
+        if ledger.held <= self.limits.memory_bytes {
+            return Ok(());
+        }
+        Err(limit("the answers that wait for the script are", "memory_bytes", ledger.held, self.limits.memory_bytes))
+    }
+
+    /// Notes that the script took an answer.
+    pub(super) fn take(&self, answer: &str) {
+        let mut ledger = self.ledger();
+        ledger.held = ledger.held.saturating_sub(answer.len());
     }
 
     /// Notes that the script gave up a call.
@@ -238,7 +256,10 @@ impl Booked {
                 let message = limit(&what, "answer_bytes", text.len(), limits.answer_bytes);
                 (Outcome::Limit, text.len(), Err(message))
             }
-            Ok(text) => (Outcome::Ok, text.len(), Ok(Ok(text))),
+            Ok(text) => match accounts.hold(text.len()) {
+                Ok(()) => (Outcome::Ok, text.len(), Ok(Ok(text))),
+                Err(message) => (Outcome::Limit, text.len(), Err(message)),
+            },
             Err(failure) => {
                 let text = serde_json::to_string(&failure).unwrap_or_default();
                 if text.len() > limits.answer_bytes {

@@ -164,8 +164,7 @@ impl Diagnostic {
 
     pub(super) fn from_ending(ending: Ending, ledger: &Ledger, source: &str) -> Self {
         // What the script was waiting for, if it was waiting.
-        let waiting: Vec<&CallRecord> =
-            ledger.unfinished.iter().filter_map(|place| ledger.calls.get(*place)).collect();
+        let waiting: Vec<&CallRecord> = ledger.unfinished.iter().filter_map(|place| ledger.calls.get(*place)).collect();
         let place = match &ending {
             Ending::Limit(_, position) => position.map(|place| (place.line, place.column)),
             _ => waiting.first().and_then(|call| call.line.zip(call.column)),

@@ -20,9 +20,16 @@ pub(super) type Answer = Result<String, String>;
 pub(super) struct Flights {
     accounts: Arc<Accounts>,
     runtime: Handle,
-    tasks: JoinSet<(Ticket, Result<String, Refusal>)>,
+    tasks: JoinSet<Landed>,
     under_way: HashMap<Ticket, UnderWay>,
     last: Ticket,
+}
+
+/// What is over.
+struct Landed {
+    ticket: Ticket,
+    is_call: bool,
+    answer: Result<String, Refusal>,
 }
 
 struct UnderWay {
@@ -41,10 +48,15 @@ impl Flights {
         self.under_way.values().filter(|under_way| under_way.place.is_some() == calls).count()
     }
 
-    fn start(&mut self, place: Option<usize>, work: impl Future<Output = Result<String, Refusal>> + Send + 'static) -> Ticket {
+    fn start(
+        &mut self,
+        place: Option<usize>,
+        work: impl Future<Output = Result<String, Refusal>> + Send + 'static,
+    ) -> Ticket {
         self.last = self.last.wrapping_add(1);
         let ticket = self.last;
-        let task = self.tasks.spawn_on(async move { (ticket, work.await) }, &self.runtime);
+        let is_call = place.is_some();
+        let task = self.tasks.spawn_on(async move { Landed { ticket, is_call, answer: work.await } }, &self.runtime);
         self.under_way.insert(ticket, UnderWay { place, task });
         ticket
     }
@@ -54,6 +66,9 @@ impl Flights {
         let from = Instant::now();
         let answer = self.accounts.book(call, position)?.perform().await;
         self.accounts.waited(from);
+        if let Ok(text) = &answer {
+            self.accounts.take(text);
+        }
         answer
     }
 
@@ -89,7 +104,10 @@ impl Flights {
         let next = async {
             loop {
                 match self.tasks.join_next().await {
-                    Some(Ok((ticket, answer))) => {
+                    Some(Ok(Landed { ticket, is_call, answer })) => {
+                        if let (true, Ok(text)) = (is_call, &answer) {
+                            self.accounts.take(text);
+                        }
                         // What was cancelled after it had come is not heard of.
                         if self.under_way.remove(&ticket).is_some() {
                             return Ok((ticket, answer));
@@ -116,5 +134,58 @@ impl Flights {
                 self.accounts.give_up(place);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Limits;
+    use crate::script::accounts::Ending;
+    use crate::script::{BoxFuture, Called, Door, Isolation, Run};
+    use crate::tool::Detail;
+
+    /// Answers at once, with half a megabyte.
+    struct Talkative;
+
+    impl Door for Talkative {
+        fn call_tool(&self, _call: Call, _deadline: Instant) -> BoxFuture<'_, Called> {
+            Box::pin(async { Called { tool: None, answer: Ok("x".repeat(500_000)) } })
+        }
+
+        fn search_tools(&self, _query: String, _detail: Detail) -> BoxFuture<'_, String> {
+            Box::pin(async { String::new() })
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_that_nobody_takes_are_bounded() {
+        let mut limits = Limits::default();
+        limits.memory_bytes = 1_200_000;
+        let run = Run {
+            source: String::new(),
+            servers: Vec::new(),
+            limits,
+            isolation: Isolation::Sandbox,
+            on_log: None,
+            door: Arc::new(Talkative),
+            cache_dir: None,
+            on_compile: None,
+        };
+        let accounts = Arc::new(Accounts::new(&run, Instant::now()));
+        let mut flights = Flights::new(Arc::clone(&accounts));
+        let call = || Call { server: "a".into(), tool: "b".into(), by_name: false, arguments: "{}".into() };
+        // One after the other, any number of them is fine.
+        for _ in 0..5 {
+            flights.start_call(call(), None).unwrap();
+            assert!(flights.wait_any().await.is_ok());
+        }
+        for _ in 0..3 {
+            flights.start_call(call(), None).unwrap();
+        }
+        while flights.wait_any().await.is_ok() {}
+        let Some(Ending::Limit(message, None)) = accounts.ending() else { panic!("{:?}", accounts.ending()) };
+        let expected = "the answers that wait for the script are too large: 1500000 bytes, over the limit of 1200000 (`memory_bytes`)";
+        assert_eq!(message, expected);
     }
 }

@@ -142,14 +142,20 @@ struct Group {
 /// One thing that a branch did.
 enum Entry {
     /// A call or a sleep.
-    Effect { fingerprint: u64, state: State },
+    Effect {
+        fingerprint: u64,
+        state: State,
+    },
     /// A `parallel` in the branch.
     Group(GroupId),
     GroupDone(Outcome),
     /// A search, the time, a random number: known at once.
     Known(Outcome),
     /// A `timeout` began.
-    Clock { ticket: Ticket, state: ClockState },
+    Clock {
+        ticket: Ticket,
+        state: ClockState,
+    },
     /// Here a clock was over; its place in the journal.
     TimedOut(usize),
 }
@@ -223,13 +229,7 @@ pub(crate) fn call_tool(call: ToolCall<'_>) -> Result<std::result::Result<Dynami
         };
     }
     let ToolCall { server, tool, by_name, arguments, position } = call;
-    perform(Effect::Call {
-        server: server.into(),
-        tool: tool.into(),
-        by_name,
-        arguments: arguments.into(),
-        position,
-    })
+    perform(Effect::Call { server: server.into(), tool: tool.into(), by_name, arguments: arguments.into(), position })
 }
 
 fn answer(answer: std::result::Result<String, String>) -> Outcome {
@@ -578,11 +578,8 @@ impl Tasks {
                 }
                 let (settled, outcomes) = (group.settled, std::mem::take(&mut group.outcomes));
                 let values = outcomes.into_iter().flatten();
-                let values = if settled {
-                    values.map(settled_value).collect::<Array>()
-                } else {
-                    values.flatten().collect()
-                };
+                let values =
+                    if settled { values.map(settled_value).collect::<Array>() } else { values.flatten().collect() };
                 group.outcome = Some(Ok(values.into()));
             }
         }
@@ -654,7 +651,9 @@ fn run(context: &NativeCallContext, functions: Functions, limit: i64, settled: b
     }
     let limit = usize::try_from(limit).ok().filter(|limit| (1..=LIMIT_MAX).contains(limit)).ok_or_else(|| {
         let name = context.fn_name();
-        error::runtime(format!("the limit of `{name}` is how many run at once, from 1 to {LIMIT_MAX}; it was given {limit}"))
+        error::runtime(format!(
+            "the limit of `{name}` is how many run at once, from 1 to {LIMIT_MAX}; it was given {limit}"
+        ))
     })?;
     let next = next_entry(|entry| match entry {
         Entry::GroupDone(outcome) => Some(outcome.clone()),

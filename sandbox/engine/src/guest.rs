@@ -83,14 +83,7 @@ impl Guest for Component {
                 function,
                 position: position.map(Into::into),
             });
-            types::Fault {
-                kind,
-                message,
-                position: position.map(Into::into),
-                hint,
-                trace: trace.collect(),
-                thrown,
-            }
+            types::Fault { kind, message, position: position.map(Into::into), hint, trace: trace.collect(), thrown }
         })
     }
 }

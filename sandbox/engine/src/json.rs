@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::current;
+use crate::{current, library};
 use rhai::{Dynamic, Map};
 use serde::ser::{Error as _, SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
@@ -23,6 +23,16 @@ pub(crate) fn to_text(value: &Dynamic) -> Result<String, String> {
 /// The text of a tool's arguments. What JSON has no form for is an error.
 pub(crate) fn to_strict_text(value: &Dynamic) -> Result<String, String> {
     serde_json::to_string(&Json { value, depth: 0, strict: true }).map_err(|error| error.to_string())
+}
+
+/// The same, with so many spaces a level.
+pub(crate) fn to_pretty_text(value: &Dynamic, indent: usize) -> Result<String, String> {
+    let indent = " ".repeat(indent);
+    let mut out = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
+    let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);
+    Json { value, depth: 0, strict: true }.serialize(&mut serializer).map_err(|error| error.to_string())?;
+    String::from_utf8(out).map_err(|error| error.to_string())
 }
 
 pub(crate) fn map_to_text(map: &Map) -> Result<String, String> {
@@ -71,7 +81,7 @@ fn quote_big_integers(text: &str) -> Cow<'_, str> {
 }
 
 /// Functions have names that differ from run to run, so that they are not shown.
-fn label(value: &Dynamic) -> String {
+pub(crate) fn label(value: &Dynamic) -> String {
     if value.is_fnptr() {
         return "<function>".into();
     }
@@ -116,6 +126,8 @@ impl Serialize for Json<'_> {
             serializer.serialize_bytes(&blob)
         } else if value.is_char() {
             serializer.collect_str(value)
+        } else if let Some(date) = library::date_text(value) {
+            serializer.serialize_str(&date)
         } else {
             let label = current::server_label(value).unwrap_or_else(|| label(value));
             if strict {

@@ -10,14 +10,14 @@ mod error;
 #[cfg(target_family = "wasm")]
 mod guest;
 mod json;
+mod library;
 mod namespace;
-mod sort;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use rhai::packages::{Package, StandardPackage};
-use rhai::{Dynamic, Engine, Map, OptimizationLevel, Scope};
+use rhai::{Dynamic, Engine, OptimizationLevel, Scope};
 
 pub use error::{Fault, Frame};
 
@@ -131,6 +131,7 @@ pub fn init() {
 ///
 /// # Errors
 /// The [`Fault`] that ended the script.
+#[allow(clippy::result_large_err, reason = "made once a run")]
 pub fn run(host: Rc<dyn Host>, source: &str, servers: Vec<String>, call_depth: u32) -> Result<String, Fault> {
     let call_depth = call_depth.min(CALL_DEPTH) as usize;
     ENGINE.with_borrow_mut(|engine| {
@@ -151,6 +152,7 @@ fn build() -> Engine {
     // Not `Engine::new`, whose module resolver reads files.
     let mut engine = Engine::new_raw();
     StandardPackage::new().register_into_engine(&mut engine);
+    library::register(&mut engine);
     engine
         .disable_symbol("eval")
         // Rhai's optimiser drops statements that only read, and with them the error that a name is unknown.
@@ -175,7 +177,6 @@ fn build() -> Engine {
     register_functions(&mut engine);
     effects::register(&mut engine);
     namespace::register(&mut engine);
-    sort::register(&mut engine);
     engine
 }
 
@@ -183,10 +184,7 @@ fn register_functions(engine: &mut Engine) {
     engine
         .register_fn("search_tools", || effects::search("", "full"))
         .register_fn("search_tools", |query: &str| effects::search(query, "full"))
-        .register_fn("search_tools", effects::search)
-        // Rhai's own pair knows only maps, and turns large integers into floats.
-        .register_fn("parse_json", |text: &str| json::from_text(text).map_err(error::runtime))
-        .register_fn("to_json", |map: &mut Map| json::map_to_text(map).map_err(error::runtime));
+        .register_fn("search_tools", effects::search);
 }
 
 #[cfg(test)]

@@ -30,7 +30,10 @@ pub(crate) fn register(engine: &mut Engine) {
                 "__tool_namespaces" => servers.iter().cloned().map(Dynamic::from).collect::<rhai::Array>().into(),
                 name => match servers.iter().find(|server| *server == name) {
                     Some(name) => Dynamic::from(Server(name.clone())),
-                    None => return Ok(None),
+                    None => match crate::library::variable(name) {
+                        Some(value) => value,
+                        None => return Ok(None),
+                    },
                 },
             };
             // A variable or parameter of that name is the one that the author means.

@@ -86,7 +86,7 @@ impl Host for Echo {
     }
 }
 
-fn outcome(source: &str) -> (String, Vec<String>) {
+pub(crate) fn outcome(source: &str) -> (String, Vec<String>) {
     let host = Rc::new(Echo::default());
     let servers = ["github", "jira", "_3d", "files"].map(String::from).to_vec();
     let text = match run(host.clone(), source, servers, 100) {
@@ -223,7 +223,7 @@ fn sorting_loses_no_error() {
     check("let a = [2, 1]; a.sort(|x, y| { github.stop(); 0 }); a", "stopped at 1:19: the script was stopped");
     check(
         "let a = [2, 1]; a.sort(|x, y| x > y); a",
-        "runtime at 1:19: the function given to `sort` returns a number: below 0, 0, or above; it returned bool",
+        "runtime at 1:19: the function given to `sort` returns a number: below 0, 0, or above; it returned a bool",
     );
     check("let a = [1, 1, 2, 1]; a.dedup(|x, y| x == y); a", "[1,2,1]");
     check("let a = [1, 1]; a.dedup(|x, y| github.boom()); a", "tool at 1:39: it broke");
