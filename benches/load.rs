@@ -327,7 +327,7 @@ fn rows(runtime: &Runtime) {
         }
         if round == 0 {
             // The warm-up.
-            often
+            sandboxed
                 .iter_mut()
                 .chain([&mut tool, &mut unboxed, &mut python_inside, &mut python_start])
                 .for_each(Vec::clear);

@@ -59,7 +59,7 @@ fn is_same(value: &Value, reference: &Value) -> bool {
             a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| is_same(a, b)))
         }
         (Value::String(digits), Value::Number(number)) => {
-            !number.is_i64() && digits.parse::<f64>().ok() == number.as_f64()
+            !number.is_i64() && serde_json::from_str::<Value>(digits).is_ok_and(|read| read == *reference)
         }
         (Value::Number(a), Value::Number(b)) => a.is_i64() == b.is_i64() && a.as_f64() == b.as_f64(),
         (a, b) => a == b,
