@@ -3,10 +3,11 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use rhai::{Dynamic, ImmutableString, Position as RhaiPosition, Token};
+use rhai::{Dynamic, EvalContext, ImmutableString, Position as RhaiPosition, Token};
 
 use crate::Host;
 use crate::effects::{self, Tasks};
+use crate::reader::Replacements;
 
 /// Joins a word and its position; no word in a source can contain it.
 const MARK: char = '\u{1}';
@@ -28,10 +29,11 @@ pub(crate) fn server_label(value: &Dynamic) -> Option<String> {
 
 pub(crate) struct Run {
     host: Rc<dyn Host>,
-    pub(crate) lines: Vec<Box<str>>,
-    pub(crate) servers: Rc<Vec<ImmutableString>>,
-    /// The last three tokens, oldest first.
-    pub(crate) before: [Token; 3],
+    source: Rc<str>,
+    servers: Rc<Vec<ImmutableString>>,
+    replacements: Replacements,
+    /// Names of the variables of `catch`.
+    caught: Vec<ImmutableString>,
     pub(crate) tasks: Tasks,
     pub(crate) call_depth: usize,
 }
@@ -49,16 +51,17 @@ impl Drop for RunGuard {
     }
 }
 
-pub(crate) fn enter(host: Rc<dyn Host>, source: &str, servers: Vec<String>, call_depth: usize) -> RunGuard {
+pub(crate) fn enter(
+    host: Rc<dyn Host>,
+    source: &str,
+    servers: Rc<Vec<ImmutableString>>,
+    replacements: Replacements,
+    caught: Vec<ImmutableString>,
+    call_depth: usize,
+) -> RunGuard {
     effects::begin();
-    RUN.set(Some(Run {
-        host,
-        lines: source.split('\n').map(Into::into).collect(),
-        servers: Rc::new(servers.into_iter().map(Into::into).collect()),
-        before: [Token::EOF, Token::EOF, Token::EOF],
-        tasks: Tasks::default(),
-        call_depth,
-    }));
+    let source = source.into();
+    RUN.set(Some(Run { host, source, servers, replacements, caught, tasks: Tasks::default(), call_depth }));
     RunGuard
 }
 
@@ -68,8 +71,42 @@ pub(crate) fn with_host<T: Default>(f: impl FnOnce(&dyn Host) -> T) -> T {
     host.map_or_else(T::default, |host| f(&*host))
 }
 
+pub(crate) fn source() -> Rc<str> {
+    RUN.with_borrow(|run| run.as_ref().map_or_else(|| Rc::from(""), |run| Rc::clone(&run.source)))
+}
+
 pub(crate) fn servers() -> Rc<Vec<ImmutableString>> {
     RUN.with_borrow(|run| run.as_ref().map(|run| Rc::clone(&run.servers)).unwrap_or_default())
+}
+
+/// The token as the reader wants it.
+pub(crate) fn replaced(token: Token, position: RhaiPosition) -> Token {
+    let replacement = RUN.with_borrow_mut(|run| run.as_mut()?.replacements.take(&token, position));
+    replacement.unwrap_or(token)
+}
+
+/// Whether a `catch` of the script has a variable of this name.
+pub(crate) fn is_caught(name: &str) -> bool {
+    RUN.with_borrow(|run| run.as_ref().is_some_and(|run| run.caught.iter().any(|caught| caught == name)))
+}
+
+/// The name of a variable's copy, which a closure works on while the variable itself is locked; roots of the same name nest.
+pub(crate) fn snapshot_name(name: &str, level: usize) -> String {
+    std::iter::once(name).chain(std::iter::repeat_n("\u{1}", level)).collect()
+}
+
+pub(crate) fn is_snapshot(name: &str) -> bool {
+    name.ends_with(MARK)
+}
+
+/// The value of such a name where a closure is made: the variable's, or what the closure around it was given.
+pub(crate) fn snapshot(name: &str, context: &EvalContext) -> Option<Dynamic> {
+    let scope = context.scope();
+    if let Some(value) = scope.get(name.trim_end_matches(MARK)) {
+        return Some(value.flatten_clone());
+    }
+    // A closure around this one only passes it on, and has no such variable yet.
+    (!scope.contains(name)).then_some(Dynamic::UNIT)
 }
 
 /// Changes the run's own state, where there is a run.
@@ -82,11 +119,17 @@ pub(crate) fn mangle(word: &str, line: usize, column: usize) -> String {
     format!("{word}{MARK}{line}:{column}")
 }
 
+/// Name of the function that changes its first argument, where the word alone names one that only returns.
+pub(crate) fn in_place(word: &str) -> String {
+    mangle(word, 0, 0)
+}
+
 /// The word and its place, of an identifier that [`mangle`] made.
 pub(crate) fn unmangle_name(name: &str) -> Option<(&str, RhaiPosition)> {
     let (word, place) = name.split_once(MARK)?;
     let (line, column) = place.split_once(':')?;
-    Some((word, RhaiPosition::new(line.parse().ok()?, column.parse().ok()?)))
+    let (line, column) = (line.parse().ok()?, column.parse().ok()?);
+    Some((word, if line == 0 { RhaiPosition::NONE } else { RhaiPosition::new(line, column) }))
 }
 
 /// A message as the author wrote the words in it.

@@ -1,7 +1,9 @@
 //! What ends a script: Rhai's errors turned into a [`Fault`] with a position, and nothing mangled in its message.
 
-use rhai::{Dynamic, EvalAltResult, ImmutableString, Map, ParseError, Position as RhaiPosition};
+use rhai::{Dynamic, EvalAltResult, EvalContext, ImmutableString, Map, Position as RhaiPosition};
 
+use crate::hints::{self, lower};
+use crate::reader::{self, Reading};
 use crate::{Position, current, json};
 
 /// Kinds that what a script throws may have: those of failed calls, which a script may throw on, and of our own functions.
@@ -16,6 +18,9 @@ const KINDS: [&str; 9] = [
     "unknown_server",
     "unknown_tool",
 ];
+
+/// Most calls in a trace.
+const FRAMES: usize = 16;
 
 /// A call of a script function that was under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,19 +53,23 @@ impl Fault {
         Self { kind: kind.into(), message: message.into(), position: None, hint: None, trace: Vec::new(), thrown: None }
     }
 
-    pub(crate) fn from_parse(error: &ParseError) -> Self {
-        let message = current::unmangle(&error.err_type().to_string());
-        Self { position: position(error.position()), ..Self::new("syntax", message) }
-    }
-
-    pub(crate) fn from_eval(error: EvalAltResult) -> Self {
-        let mut error = innermost(error);
-        let place = position(error.take_position());
+    pub(crate) fn from_eval(error: EvalAltResult, reading: &Reading) -> Self {
+        let mut frames = Vec::new();
+        let mut error = innermost(error, &mut frames);
+        let known = position(error.take_position());
+        let place = known
+            .or_else(|| hints::place(reading, &error))
+            .or_else(|| frames.iter().rev().find_map(|frame| frame.position));
+        // Rhai's own functions, such as `map`, stand between a closure and its caller.
+        frames.retain(|frame| frame.function == CLOSURE || hints::declares_function(reading, &frame.function));
+        let (message, hint) = hints::runtime(reading, &error, known);
         let fault = match error {
             EvalAltResult::ErrorRuntime(value, _) => Self::from_thrown(&value),
             EvalAltResult::ErrorTerminated(..) => Self::new("stopped", "the script was stopped"),
             EvalAltResult::ErrorSystem(_, error) => Self::new("internal", error.to_string()),
-            EvalAltResult::ErrorVariableNotFound(name, _) => Self::new("runtime", unknown_name(&name)),
+            EvalAltResult::ErrorVariableNotFound(name, _) => {
+                Self::new("runtime", message.unwrap_or_else(|| unknown_name(&name)))
+            }
             EvalAltResult::ErrorModuleNotFound(name, _) => Self::new(
                 "runtime",
                 near_server(&name).map_or_else(
@@ -75,9 +84,9 @@ impl Fault {
                     current::with_run(|run| run.call_depth).unwrap_or_default()
                 ),
             ),
-            other => Self::new("runtime", current::unmangle(&other.to_string())),
+            other => Self::new("runtime", message.unwrap_or_else(|| lower(&current::unmangle(&other.to_string())))),
         };
-        Self { position: place, ..fault }
+        Self { position: place, hint, trace: trace(frames), ..fault }
     }
 
     fn from_thrown(value: &Dynamic) -> Self {
@@ -103,13 +112,31 @@ impl Fault {
     }
 }
 
-fn innermost(error: EvalAltResult) -> EvalAltResult {
+/// How a function without a name is shown.
+const CLOSURE: &str = "closure";
+
+/// The error itself; the calls that were under way go to `frames`, outermost first.
+fn innermost(error: EvalAltResult, frames: &mut Vec<Frame>) -> EvalAltResult {
     match error {
-        EvalAltResult::ErrorInFunctionCall(_, _, inner, _) | EvalAltResult::ErrorInModule(_, inner, _) => {
-            innermost(*inner)
+        EvalAltResult::ErrorInFunctionCall(name, _, inner, place) => {
+            let function = if name.starts_with("anon$") { CLOSURE.into() } else { name };
+            frames.push(Frame { function, position: position(place) });
+            innermost(*inner, frames)
         }
+        EvalAltResult::ErrorInModule(_, inner, _) => innermost(*inner, frames),
         error => error,
     }
+}
+
+/// Innermost first; of a long recursion, the middle is left out.
+fn trace(mut frames: Vec<Frame>) -> Vec<Frame> {
+    frames.reverse();
+    if frames.len() > FRAMES {
+        let left_out = frames.len() - FRAMES + 1;
+        let note = Frame { function: format!("… {left_out} more"), position: None };
+        frames.splice(FRAMES / 2..FRAMES / 2 + left_out, [note]);
+    }
+    frames
 }
 
 pub(crate) fn position(position: RhaiPosition) -> Option<Position> {
@@ -118,6 +145,7 @@ pub(crate) fn position(position: RhaiPosition) -> Option<Position> {
 }
 
 fn unknown_name(name: &str) -> String {
+    let name = &current::unmangle(name);
     match near_server(name) {
         Some(near) => format!("there is no variable or server `{name}`: did you mean `{near}`?"),
         None => format!("there is no variable or server `{name}`"),
@@ -129,6 +157,24 @@ fn near_server(name: &str) -> Option<ImmutableString> {
     let distances = servers.iter().map(|server| (strsim::damerau_levenshtein(name, server), server));
     let near = distances.filter(|(distance, server)| *distance <= server.chars().count().max(3) / 3 + 1).min();
     near.map(|(_, server)| server.clone())
+}
+
+/// Gives what a script caught of Rhai's own errors a kind, and the message that we would show.
+pub(crate) fn complete(name: &str, context: &mut EvalContext) {
+    let Some(mut map) = context.scope_mut().get_mut(name).and_then(Dynamic::write_lock::<Map>) else { return };
+    // Only Rhai names its error so, beside the message.
+    let text =
+        |key: &str| map.get(key).and_then(|value| value.as_immutable_string_ref().ok().map(|text| text.to_string()));
+    let (Some(error), Some(message)) = (text("error"), text("message")) else { return };
+    if map.contains_key("kind") || !error.starts_with("Error") {
+        return;
+    }
+    let message = match (error.as_str(), text("variable")) {
+        ("ErrorVariableNotFound", Some(name)) => unknown_name(&name),
+        _ => current::unmangle(&message),
+    };
+    map.insert("kind".into(), "runtime".into());
+    map.insert("message".into(), message.into());
 }
 
 /// An error of one of our own functions, which a script catches as `#{kind, message}`.
@@ -176,12 +222,14 @@ pub(crate) fn is_passing(error: &EvalAltResult) -> bool {
 #[derive(Debug, Clone)]
 pub(crate) struct Raised {
     pub(crate) value: Dynamic,
-    position: RhaiPosition,
+    position: Option<Position>,
+    /// Functions that were under way, outermost first.
+    frames: Vec<Frame>,
 }
 
 impl Raised {
     pub(crate) fn new(value: Dynamic) -> Self {
-        Self { value, position: RhaiPosition::NONE }
+        Self { value, position: None, frames: Vec::new() }
     }
 
     pub(crate) fn failure(kind: &str, message: String) -> Self {
@@ -190,23 +238,36 @@ impl Raised {
 
     /// An error of Rhai's own becomes a map like all others.
     pub(crate) fn from_error(error: EvalAltResult) -> Self {
-        let mut error = innermost(error);
-        let position = error.take_position();
+        let mut frames = Vec::new();
+        let error = innermost(error, &mut frames);
+        let mut place = position(error.position());
         let value = match error {
             EvalAltResult::ErrorRuntime(value, _) => value,
             other => {
-                let Fault { message, hint, .. } = Fault::from_eval(other);
+                let source = current::source();
+                let Fault { message, hint, position, .. } =
+                    Fault::from_eval(other, &reader::read(&source, &current::servers()));
+                place = place.or(position);
                 let mut value = map([("kind", "runtime".into()), ("message", message.into())]);
                 value.extend(hint.map(|hint| ("hint".into(), hint.into())));
                 value.into()
             }
         };
-        Self { value, position }
+        Self { value, position: place, frames }
     }
 
     pub(crate) fn into_error(self) -> Box<EvalAltResult> {
-        EvalAltResult::ErrorRuntime(self.value, self.position).into()
+        let error = EvalAltResult::ErrorRuntime(self.value, rhai_position(self.position)).into();
+        self.frames.into_iter().rev().fold(error, |inner, Frame { function, position }| {
+            EvalAltResult::ErrorInFunctionCall(function, String::new(), inner, rhai_position(position)).into()
+        })
     }
+}
+
+fn rhai_position(position: Option<Position>) -> RhaiPosition {
+    let position = position
+        .and_then(|Position { line, column }| Some(RhaiPosition::new(line.try_into().ok()?, column.try_into().ok()?)));
+    position.unwrap_or(RhaiPosition::NONE)
 }
 
 /// A value's type with an article, as in "a string".

@@ -3,21 +3,24 @@
 //! It knows the names of the servers and nothing else: tools, limits and time are the host's.
 
 #![allow(clippy::unnecessary_box_returns, reason = "Rhai's results hold a boxed error")]
+#![allow(clippy::result_large_err, reason = "a run has one fault at most, and its shape is public")]
 
 mod current;
 mod effects;
 mod error;
 #[cfg(target_family = "wasm")]
 mod guest;
+mod hints;
 mod json;
 mod library;
 mod namespace;
+mod reader;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use rhai::packages::{Package, StandardPackage};
-use rhai::{Dynamic, Engine, OptimizationLevel, Scope};
+use rhai::{Dynamic, Engine, ImmutableString, Map, OptimizationLevel, Scope};
 
 pub use error::{Fault, Frame};
 
@@ -131,18 +134,25 @@ pub fn init() {
 ///
 /// # Errors
 /// The [`Fault`] that ended the script.
-#[allow(clippy::result_large_err, reason = "made once a run")]
 pub fn run(host: Rc<dyn Host>, source: &str, servers: Vec<String>, call_depth: u32) -> Result<String, Fault> {
+    let servers: Rc<Vec<ImmutableString>> = Rc::new(servers.into_iter().map(Into::into).collect());
+    let mut reading = reader::read(source, &servers);
+    let (replacements, text) = reading.replacements();
     let call_depth = call_depth.min(CALL_DEPTH) as usize;
     ENGINE.with_borrow_mut(|engine| {
         engine.get_or_insert_with(build).set_max_call_levels(call_depth);
     });
-    let _run = current::enter(host, source, servers, call_depth);
+    let _run = current::enter(host, source, servers, replacements, std::mem::take(&mut reading.caught), call_depth);
     ENGINE.with_borrow(|engine| {
         let Some(engine) = engine else { return Err(Fault::new("internal", "there is no engine")) };
-        let ast = engine.compile(source).map_err(|error| Fault::from_parse(&error))?;
-        let value =
-            engine.eval_ast_with_scope::<Dynamic>(&mut Scope::new(), &ast).map_err(|error| Fault::from_eval(*error))?;
+        let compiled = engine.compile(&*text);
+        if let Some(fault) = hints::syntax(&reading, compiled.as_ref().err()) {
+            return Err(fault);
+        }
+        let ast = compiled.map_err(|error| Fault::new("syntax", error.to_string()))?;
+        let value = engine
+            .eval_ast_with_scope::<Dynamic>(&mut Scope::new(), &ast)
+            .map_err(|error| Fault::from_eval(*error, &reading))?;
         json::to_text(&value)
             .map_err(|message| Fault::new("runtime", format!("the result can't be returned: {message}")))
     })
@@ -184,7 +194,11 @@ fn register_functions(engine: &mut Engine) {
     engine
         .register_fn("search_tools", || effects::search("", "full"))
         .register_fn("search_tools", |query: &str| effects::search(query, "full"))
-        .register_fn("search_tools", effects::search);
+        .register_fn("search_tools", effects::search)
+        // `copy(x).items.map(|i| …)`: the closure may change `x`.
+        .register_fn("copy", |value: Dynamic| value.flatten())
+        // `throw new Error("…")`, whose `new` the reader drops.
+        .register_fn("Error", |message: Dynamic| Map::from([("message".into(), message)]));
 }
 
 #[cfg(test)]

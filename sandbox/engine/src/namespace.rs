@@ -1,14 +1,12 @@
 //! Servers as namespaces: `server.tool(#{…})` in a script becomes a call of the host.
 //!
-//! A server's name resolves in `on_var`, also inside functions. The word after it is replaced, while the script is read, by an
-//! identifier that carries the word and its position, so that no tool name collides with a method or keyword of Rhai, and
-//! `on_missing_function` knows where the call stands.
+//! A server's name resolves in `on_var`, also inside functions. The word after it is replaced (see `reader`) by an identifier that
+//! carries the word and its position, so that no tool name collides with a method or keyword of Rhai, and `on_missing_function`
+//! knows where the call stands.
 
-use rhai::{
-    Dynamic, Engine, EvalAltResult, EvalContext, FnPtr, ImmutableString, LexError, Position as RhaiPosition, Token,
-};
+use rhai::{Dynamic, Engine, EvalAltResult, EvalContext, FnPtr, ImmutableString, Position as RhaiPosition};
 
-use crate::current::{Run, Server, mangle, servers, unmangle_name, with_run};
+use crate::current::{Server, is_caught, is_snapshot, replaced, servers, snapshot, unmangle_name};
 use crate::{ToolCall, effects, error, json};
 
 #[allow(deprecated, reason = "Rhai marks its hooks so to say that they may change; the version is pinned")]
@@ -23,18 +21,23 @@ pub(crate) fn register(engine: &mut Engine) {
                 "a tool is called, not read: `{server}.{tool}(#{{…}})`, or `{server}.call_tool(\"{tool}\", #{{…}})`"
             )))
         })
-        .on_parse_token(|token, position, _| with_run(|run| run.map_token(&token, position)).unwrap_or(token))
+        .on_parse_token(|token, position, _| replaced(token, position))
         .on_var(|name, _, mut context| {
+            if is_snapshot(name) {
+                return Ok(snapshot(name, &context));
+            }
             let servers = servers();
-            let value = match name {
-                "__tool_namespaces" => servers.iter().cloned().map(Dynamic::from).collect::<rhai::Array>().into(),
-                name => match servers.iter().find(|server| *server == name) {
-                    Some(name) => Dynamic::from(Server(name.clone())),
-                    None => match crate::library::variable(name) {
-                        Some(value) => value,
-                        None => return Ok(None),
-                    },
-                },
+            let value = if name == "__tool_namespaces" {
+                servers.iter().cloned().map(Dynamic::from).collect::<rhai::Array>().into()
+            } else if let Some(name) = servers.iter().find(|server| *server == name) {
+                Dynamic::from(Server(name.clone()))
+            } else if let Some(value) = crate::library::variable(name) {
+                value
+            } else {
+                if is_caught(name) {
+                    error::complete(name, &mut context);
+                }
+                return Ok(None);
             };
             // A variable or parameter of that name is the one that the author means.
             Ok((!context.scope_mut().contains(name)).then_some(value))
@@ -62,82 +65,6 @@ pub(crate) fn register(engine: &mut Engine) {
                 error
             })
         });
-}
-
-impl Run {
-    fn map_token(&mut self, token: &Token, position: RhaiPosition) -> Token {
-        let mapped = self.mapped(token, position).unwrap_or_else(|| token.clone());
-        self.before.rotate_left(1);
-        self.before[2] = mapped.clone();
-        mapped
-    }
-
-    fn mapped(&self, token: &Token, position: RhaiPosition) -> Option<Token> {
-        if let Some(name) = malformed_identifier(token).filter(|name| self.servers.iter().any(|server| server == name))
-        {
-            return Some(identifier(name)); // such as `_3d`, which Rhai does not take as an identifier
-        }
-        let [first, second, third] = &self.before;
-        if *token == Token::DoubleColon && self.is_server(second, third) {
-            return Some(Token::Period);
-        }
-        if !is_dot(third) || !self.is_server(first, second) {
-            return None;
-        }
-        let (line, column) = (position.line()?, position.position()?);
-        let word = word(token)?;
-        // A property of a variable that shadows the server keeps its name.
-        self.call_follows(line, column, word.chars().count()).then(|| identifier(&mangle(&word, line, column)))
-    }
-
-    fn is_server(&self, before: &Token, token: &Token) -> bool {
-        !is_dot(before)
-            && *before != Token::DoubleColon
-            && matches!(token, Token::Identifier(name) if self.servers.iter().any(|server| server == name.as_str()))
-    }
-
-    /// Whether the next thing after the word is an opening parenthesis, on this line or a later one.
-    fn call_follows(&self, line: usize, column: usize, length: usize) -> bool {
-        let Some(rest) = self.lines.get(line - 1).map(|text| text.chars().skip(column - 1 + length)) else {
-            return false;
-        };
-        let later = self.lines.iter().skip(line).flat_map(|text| text.chars());
-        rest.chain(later).find(|character| !character.is_whitespace()) == Some('(')
-    }
-}
-
-fn identifier(name: &str) -> Token {
-    Token::Identifier(Box::new(name.into()))
-}
-
-fn is_dot(token: &Token) -> bool {
-    matches!(token, Token::Period | Token::Elvis)
-}
-
-fn malformed_identifier(token: &Token) -> Option<&str> {
-    match token {
-        Token::LexError(error) => match &**error {
-            LexError::MalformedIdentifier(name) => Some(name),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-/// The word that a token stands for, keywords and words that Rhai reserves included.
-fn word(token: &Token) -> Option<String> {
-    match token {
-        Token::Identifier(word) | Token::Reserved(word) | Token::Custom(word) => Some(word.to_string()),
-        Token::LexError(error) => match &**error {
-            LexError::MalformedIdentifier(word) => Some(word.clone()),
-            LexError::ImproperSymbol(word, _) if word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => {
-                Some(word.clone())
-            }
-            _ => None,
-        },
-        token if token.is_standard_keyword() => Some(token.literal_syntax().to_string()),
-        _ => None,
-    }
 }
 
 fn is_function(context: &EvalContext, name: &str, arguments: usize) -> bool {

@@ -3,16 +3,18 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::{Host, Refusal, Ticket, ToolCall, run};
+use crate::{Fault, Host, Refusal, Ticket, ToolCall, run};
 
 /// Answers `{server, tool, by_name, line, column, arguments}`; `boom` fails, `big` has a big integer, `stop` ends the script.
 #[derive(Default)]
-struct Echo {
+pub(crate) struct Echo {
     logs: RefCell<Vec<String>>,
     /// What was started, with its answer, in order.
     started: RefCell<Vec<(Ticket, Result<String, String>)>>,
     /// All tickets and questions so far, which are also the time and the random numbers.
     count: Cell<u32>,
+    /// How often it was asked whether the script has to stop; it has to after a while.
+    asked: Cell<u32>,
 }
 
 impl Echo {
@@ -84,6 +86,15 @@ impl Host for Echo {
     fn log(&self, line: &str) {
         self.logs.borrow_mut().push(line.into());
     }
+
+    fn interrupted(&self) -> bool {
+        self.asked.set(self.asked.get() + 1);
+        self.asked.get() > 200
+    }
+}
+
+pub(crate) fn failure(source: &str) -> Result<String, Fault> {
+    run(Rc::new(Echo::default()), source, ["github", "jira"].map(String::from).to_vec(), 100)
 }
 
 pub(crate) fn outcome(source: &str) -> (String, Vec<String>) {
@@ -101,7 +112,7 @@ pub(crate) fn outcome(source: &str) -> (String, Vec<String>) {
 }
 
 #[track_caller]
-fn check(source: &str, expected: &str) {
+pub(crate) fn check(source: &str, expected: &str) {
     assert_eq!(outcome(source).0, expected, "script: {source}");
 }
 
@@ -178,7 +189,7 @@ fn a_variable_shadows_a_server() {
     check("[[1, 2, 3]].map(|github| github.len())", "[3]");
     check("for jira in [[1], [2, 3]] { if jira.len() == 2 { return jira.len() } }", "2");
     check("let o = #{github: [1]}; o.github.len()", "1");
-    check("let github = 5; github.nope()", "runtime at 1:24: Function not found: nope (i64)");
+    check("let github = 5; github.nope()", "runtime at 1:24: i64 has no method `nope()`");
 }
 
 #[test]
@@ -240,7 +251,7 @@ fn mistakes_have_a_place_and_a_suggestion() {
         "github.dup",
         "runtime at 1:7: a tool is called, not read: `github.dup(#{…})`, or `github.call_tool(\"dup\", #{…})`",
     );
-    check("let x = ;", "syntax at 1:9: Unexpected ';'");
+    check("let x = ;", "syntax at 1:9: unexpected `;`");
     check("eval(\"1\")", "syntax at 1:1: reserved keyword 'eval' is disabled");
     check("import \"x\" as y;", "runtime at 1:8: there is no module `x`: a script can't import any");
     check("sleep(-1)", "runtime at 1:1: `sleep` takes seconds from 0 up, such as 0.5; it was given -1");

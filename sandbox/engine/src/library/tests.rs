@@ -257,7 +257,6 @@ fn lists_are_reshaped() {
         ("[1].dedup(\"%\")", "`dedup` takes a function such as `|a, b| …`; it was given a string"),
         ("[1].reduce(\"%\", 0)", "`reduce` takes a function such as `|a, b| …`; it was given a string"),
         ("[1].reduce_rev(\"f\")", "`reduce_rev` takes a function such as `|a, b| …`; it was given a string"),
-        ("const A = [2, 1]; A.sort()", "Non-pure method 'sort' cannot be called on constant"),
     ]);
 }
 
@@ -296,13 +295,18 @@ fn strings_are_changed() {
     check_all(&[
         (
             "let s = \" a \"; let t = s.trim(); [s, t, \" b \".trim(), \" c \".strip(), \" d\".trim_start(), \"e \".trim_end(), \" f\".lstrip(), \"g \".trimEnd()]",
-            r#"["a","a","b","c","d","e","f","g"]"#,
+            r#"[" a ","a","b","c","d","e","f","g"]"#,
         ),
         (
             "let s = \"aXa\"; let t = s.replace(\"a\", \"b\"); [s, t, \"abc\".replace(\"b\", \"\"), \"abc\".replaceAll('b', \"x\")]",
-            r#"["bXb","bXb","ac","axc"]"#,
+            r#"["aXa","bXb","ac","axc"]"#,
         ),
         ("const S = \" aa \"; [S.trim(), S.replace(\"a\", \"b\"), S]", r#"["aa"," bb "," aa "]"#),
+        (
+            "let s = \" aa \"; s.trim(); let t = |x| { x.trim(); x }; s.replace('a', \"b\"); [s, t.call(\" c \")]",
+            r#"["bb","c"]"#,
+        ),
+        ("let m = #{replace: |a, b| a + b}; m.replace(1, 2); m.replace(1, 2)", "3"),
         ("let m = #{s: \"aa\"}; m.s.replace(\"a\", \"b\"); m.s", r#""bb""#),
         ("\"ab\".replace(\"\", \"-\")", r#""-a-b-""#),
         ("let s = \"ab\"; s.make_upper(); let l = s.make_lower(); [s, l]", r#"["ab","ab"]"#),
@@ -356,6 +360,26 @@ fn strings_are_changed() {
         ("\"ab\".repeat(1000000).replace(\"a\", \"x\".repeat(1000000))", "a text has at most 64 MiB"),
         ("range(1000).map(|i| \"x\".repeat(1000000)).join()", "a text has at most 64 MiB"),
     ]);
+}
+
+#[test]
+fn functions_have_other_names() {
+    check_all(&[
+        (
+            "[[1, 2].findLast(|x| x < 2), rows.sorted_by(\"k\")[0].n, rows.order_by(\"k\")[0].n, rows.uniqueBy(\"k\").len()]",
+            r#"[1,"b","b",2]"#,
+        ),
+        ("rows.sort_by(\"k\", \"ascending\")[0].n + rows.sort_by(\"n\", \"descending\")[0].n", r#""bc""#),
+        (
+            "[\"a\".ljust(2) + \"b\".rjust(2), \"a \".rstrip(), \" a\".trimStart(), \"aa\".replace_all(\"a\", \"b\"), \"A\".to_lowercase(), \"a\".to_uppercase()]",
+            r#"["a  b","a","a","bb","a","A"]"#,
+        ),
+        (
+            "[ceiling(5), add_to_date(\"2026-01-01\", 1, \"day\"), [1, \"a\"].to_debug(), #{a: \"b\"}.to_debug(), date(0).to_debug()]",
+            r##"[5,"2026-01-02T00:00:00Z","[1, \"a\"]","#{\"a\": \"b\"}","1970-01-01T00:00:00Z"]"##,
+        ),
+    ]);
+    assert_eq!(outcome("console.info(1); console.warn(2)").1, ["1", "2"]);
 }
 
 #[test]
@@ -718,11 +742,17 @@ fn figures() {
     let rows = "let rows = []; for i in 0..10000 { rows.push(#{id: i, name: `name ${i}`, key: `group ${i % 50}`, amount: i % 997,
         open: i % 3 == 0, text: \"some text that makes a row as long as rows are\"}); }";
     let time = |script: &str| {
-        let start = std::time::Instant::now();
-        let answer = outcome(&format!("{rows} {script}")).0;
-        assert!(!answer.starts_with("runtime"), "{answer}");
-        start.elapsed()
+        let runs = (0..10).map(|_| {
+            let start = std::time::Instant::now();
+            let answer = outcome(&format!("{rows} {script}")).0;
+            assert!(!answer.starts_with("runtime"), "{answer}");
+            start.elapsed()
+        });
+        runs.min().unwrap_or_default()
     };
+    let start = std::time::Instant::now();
+    crate::init();
+    eprintln!("\n{:>8.2?} to build the engine", start.elapsed());
     let base = time("0");
     for script in [
         "rows.filter(\"open\").group_by(\"key\").len() + rows.sum(\"amount\")",
@@ -736,6 +766,8 @@ fn figures() {
         "rows.map(\"name\").join(\" \").regex_find_all(\"\\\\d+5\").len()",
         "rows.to_json().len()",
     ] {
-        eprintln!("{:>8.2?} {script}", time(script).saturating_sub(base));
+        // Twenty times, for making the rows takes longer than most of these.
+        let twenty = time(&format!("for i in 0..20 {{ {script}; }}"));
+        eprintln!("{:>8.2?} {script}", twenty.saturating_sub(base) / 20);
     }
 }

@@ -31,8 +31,12 @@ pub(super) fn register(engine: &mut Engine) {
 type Change = fn(&str, &[&str], &[i64]) -> Result<ImmutableString>;
 
 /// A function that returns the new text and also puts it in the place of the old one, where that is no constant.
-/// It takes so many strings or characters, and so many integers before or after them.
 fn change(engine: &mut Engine, name: &str, kinds: &[Argument], function: Change) {
+    make(engine, name, kinds, true, function);
+}
+
+/// A function that returns the new text. It takes so many strings or characters, and so many integers before or after them.
+fn make(engine: &mut Engine, name: &str, kinds: &[Argument], in_place: bool, function: Change) {
     let string = TypeId::of::<ImmutableString>();
     let choices = kinds.iter().map(|kind| match kind {
         Argument::Int => vec![TypeId::of::<i64>()],
@@ -60,7 +64,8 @@ fn change(engine: &mut Engine, name: &str, kinds: &[Argument], function: Change)
             let texts: Vec<&str> = texts.iter().map(ImmutableString::as_str).collect();
             let old = text(receiver)?;
             let new = function(&old, &texts, &ints)?;
-            if !receiver.is_read_only()
+            if in_place
+                && !receiver.is_read_only()
                 && let Some(mut place) = receiver.write_lock::<ImmutableString>()
             {
                 *place = new.clone();
@@ -78,15 +83,19 @@ enum Argument {
 
 fn register_changes(engine: &mut Engine) {
     use Argument::{Int, Text};
-    change(engine, "trim", &[], |text, _, _| Ok(text.trim().into()));
-    change(engine, "make_upper", &[], |text, _, _| upper(text));
-    change(engine, "make_lower", &[], |text, _, _| lower(text));
-    for name in ["replace", "replaceAll", "replace_all"] {
-        change(engine, name, &[Text, Text], |text, with, _| match with {
+    // A call that is a statement changes its variable, as in Rhai; one whose value is taken does not, as in other languages.
+    for (in_place, name) in [(false, "trim".into()), (true, current::in_place("trim"))] {
+        make(engine, &name, &[], in_place, |text, _, _| Ok(text.trim().into()));
+    }
+    let replacing = ["replace", "replaceAll", "replace_all"].map(|name| (false, String::from(name)));
+    for (in_place, name) in replacing.into_iter().chain([(true, current::in_place("replace"))]) {
+        make(engine, &name, &[Text, Text], in_place, |text, with, _| match with {
             [old, new] => replace(text, old, new),
             _ => Ok(text.into()),
         });
     }
+    change(engine, "make_upper", &[], |text, _, _| upper(text));
+    change(engine, "make_lower", &[], |text, _, _| lower(text));
     change(engine, "remove", &[Text], |text, old, _| old.first().map_or(Ok(text.into()), |old| replace(text, old, "")));
     change(engine, "truncate", &[Int], |text, _, ints| {
         Ok(part(text, 0, size(ints.first().copied().unwrap_or_default())).into())
