@@ -23,3 +23,11 @@ guest:
 
 bench:
     cargo bench --locked
+
+# Fuzz a target, `source` or `json`, for some seconds.
+fuzz target="source" seconds="600":
+    fuzz/run.sh {{target}} {{seconds}}
+
+# After a change of the engine's interface, as CI does not build the fuzz targets.
+fuzz-check:
+    cargo clippy --manifest-path fuzz/Cargo.toml --all-targets --locked -- --deny warnings

@@ -7,18 +7,20 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "prints figures, and there is nobody to handle an error")]
 #![allow(clippy::disallowed_methods, reason = "reads the environment that it runs in")]
 
-use std::future::Future;
+mod shared;
+
 use std::io::{BufRead, Write};
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
-use rhaiway::{Client, Config, Detail, ExecuteOptions, Isolation};
+use rhaiway::{Client, Detail, ExecuteOptions, Isolation, Limits};
 use rmcp::ServiceExt;
 use rmcp::model::CallToolRequestParams;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
+
+use shared::{cache_home, median, status, time};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_rhaiway");
 /// First arguments that make this binary something else.
@@ -174,9 +176,8 @@ fn process_start() {
 async fn memory() {
     let client = client(&json!({}), Isolation::Sandbox);
     let print = |when: &str| {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let size = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map_or("unknown", str::trim);
-        println!("  {when:<24} resident {:>9}, of it not from files {:>9}", size("VmRSS:"), size("RssAnon:"));
+        let size = |name: &str| status(name).unwrap_or("unknown".into());
+        println!("  {when:<24} resident {:>9}, of it not from files {:>9}", size("VmRSS"), size("RssAnon"));
     };
     print("before any script");
     run(&client, "1+1").await;
@@ -212,36 +213,13 @@ fn print_ratio(base: (&str, Duration), other: (&str, Duration), aim: &str) {
     println!("  {} {:.1?}, {} {:.1?}: ratio {ratio:.3} ({aim})", base.0, base.1, other.0, other.1);
 }
 
-async fn time(work: impl Future<Output = ()>) -> Duration {
-    let start = Instant::now();
-    work.await;
-    start.elapsed()
-}
-
-fn median(times: &mut [Duration]) -> Duration {
-    let middle = times.len() / 2;
-    *times.select_nth_unstable(middle).1
-}
-
 async fn run(client: &Client, script: &str) {
     let run = client.execute_code(script, ExecuteOptions::default()).await.unwrap();
     assert_eq!(run.error, None);
 }
 
 fn client(servers: &Value, isolation: Isolation) -> Client {
-    Client::builder()
-        .config(Config::from_value(json!({"mcpServers": servers})).unwrap())
-        .variables(|name| std::env::var(name).ok())
-        .cache_dir(cache_home().join("rhaiway"))
-        .code_mode(true)
-        .isolation(isolation)
-        .build()
-        .unwrap()
-}
-
-/// The tests' cache too.
-fn cache_home() -> &'static Path {
-    Path::new(concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"))
+    shared::client(servers, isolation, Limits::default())
 }
 
 fn servers(count: usize) -> Value {

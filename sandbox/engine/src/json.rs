@@ -60,9 +60,8 @@ fn quote_big_integers(text: &str) -> Cow<'_, str> {
                     at += 1;
                 }
                 let number = &text[start..at];
-                // 18 digits and a sign always fit.
-                let integer = || number.trim_start_matches('-').bytes().all(|byte| byte.is_ascii_digit());
-                if number.len() > 18 && integer() && number.parse::<i64>().is_err() {
+                // 18 digits and a sign always fit. What is no JSON stays as it is, and is refused.
+                if number.len() > 18 && is_integer(number) && number.parse::<i64>().is_err() && !is_key(&bytes[at..]) {
                     out.push_str(&text[copied..start]);
                     out.push('"');
                     out.push_str(number);
@@ -78,6 +77,15 @@ fn quote_big_integers(text: &str) -> Cow<'_, str> {
     }
     out.push_str(&text[copied..]);
     Cow::Owned(out)
+}
+
+fn is_integer(number: &str) -> bool {
+    let digits = number.strip_prefix('-').unwrap_or(number).as_bytes();
+    !digits.starts_with(b"0") && !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
+}
+
+fn is_key(rest: &[u8]) -> bool {
+    rest.trim_ascii_start().starts_with(b":")
 }
 
 /// Functions have names that differ from run to run, so that they are not shown.
