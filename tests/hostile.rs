@@ -63,8 +63,9 @@ async fn run_all_twice() {
         let scripts = stream::iter(files("hostile")).map(|file| async move {
             let script = Script::read(&file);
             let started = Instant::now();
-            script.check(&script.run(Isolation::Sandbox).await);
-            println!("{}", json!({"script": script.name, "seconds": started.elapsed().as_secs_f64()}));
+            let wrong = script.check(&script.run(Isolation::Sandbox).await).err();
+            let seconds = started.elapsed().as_secs_f64();
+            println!("{}", json!({"script": script.name, "seconds": seconds, "wrong": wrong, "open": script.open()}));
             status("Threads")
         });
         let threads = scripts.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
@@ -81,6 +82,8 @@ async fn keeps_its_size() -> Result<(), Ignored> {
     let lines = watched("twice").await;
     let (scripts, rounds): (Vec<&Value>, Vec<&Value>) = lines.iter().partition(|line| line["script"].is_string());
     assert!(scripts.len() >= 2 * 85, "{} scripts in two rounds", scripts.len());
+    let wrong: Vec<_> = scripts.iter().filter(|line| line["wrong"].is_string() && line["open"].is_null()).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
     let [first, second] = &rounds[..] else { panic!("{rounds:?}") };
     println!("after the first round {first}, after the second {second}");
     let grown = second["kib"].as_i64().unwrap() - first["kib"].as_i64().unwrap();
