@@ -403,7 +403,11 @@ async fn control_characters() -> Result<(), Ignored> {
     let config = file(folder.path(), "config.json", &config.to_string());
     let script = "print(\"\\u202eab\"); evil.call_tool(\"\\x1b[3J\\u202e\")";
     let ran = rhaiway(&["run", "--config", &config, "-e", script]).await;
-    assert!(ran.stderr.starts_with("\u{fffd}ab\nerror: the server `evil` has no tool `\u{fffd}[3J\u{fffd}`"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.starts_with("\u{fffd}ab\nerror: the server `evil` has no tool `\u{fffd}[3J\u{fffd}`"),
+        "{}",
+        ran.stderr
+    );
     assert!(!ran.stderr.contains(['\u{1b}', '\u{202e}']), "{:?}", ran.stderr);
     Ok(())
 }
