@@ -397,6 +397,19 @@ async fn serve_without_a_client() -> Result<(), Ignored> {
 async fn control_characters() -> Result<(), Ignored> {
     let ran = rhaiway(&["run", "-e", "print(\"\\x1b[31mred\\ta\"); throw \"\\x07\""]).await;
     assert_eq!(ran.stderr.lines().take(2).collect::<Vec<_>>(), ["\u{fffd}[31mred\ta", "error: \u{fffd}"]);
+
+    // What the script names, and what the server's tools are called, which the error suggests.
+    let folder = tempfile::tempdir().unwrap();
+    let config = json!({"mcpServers": {"evil": fake_server::entry("hostile")}});
+    let config = file(folder.path(), "config.json", &config.to_string());
+    let script = "print(\"\\u202eab\"); evil.call_tool(\"\\x1b[3J\\u202e\")";
+    let ran = rhaiway(&["run", "--config", &config, "-e", script]).await;
+    assert!(
+        ran.stderr.starts_with("\u{fffd}ab\nerror: the server `evil` has no tool `\u{fffd}[3J\u{fffd}`"),
+        "{}",
+        ran.stderr
+    );
+    assert!(!ran.stderr.contains(['\u{1b}', '\u{202e}']), "{:?}", ran.stderr);
     Ok(())
 }
 

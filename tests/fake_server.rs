@@ -49,6 +49,12 @@ pub fn main(behaviour: &str) {
             continue;
         }
         let Some(id) = request.get("id") else { continue };
+        if behaviour == "hostile" && method == "tools/call" {
+            let tool = request["params"]["name"].as_str().unwrap_or_default();
+            std::io::stdout().write_all(&attack(tool, id, &mut seen)).unwrap();
+            std::io::stdout().flush().unwrap();
+            continue;
+        }
         let answers = answer(behaviour, &mut seen, id, method, &request["params"]);
         for answer in answers {
             println!("{answer}");
@@ -71,6 +77,8 @@ struct Seen {
     lists: u32,
     calls: u32,
     cancelled: u32,
+    /// Lines that come with the next answer.
+    late: Vec<u8>,
     /// The `id`s of all calls of `work`, in order, since they were last asked for.
     work: Vec<Value>,
     /// Calls of `work` that are under way, and the most that ever were.
@@ -145,6 +153,94 @@ fn answer(behaviour: &str, seen: &mut Seen, id: &Value, method: &str, params: &V
     }
 }
 
+/// Tools of the server that attacks its client, each by what it answers.
+const ATTACKS: [&str; 24] = [
+    "fine",
+    "invalid-utf8",
+    "controls",
+    "raw-controls",
+    "lone-surrogate",
+    "beyond-floats",
+    "long-integer",
+    "ten-megabytes",
+    "forty-megabytes",
+    "long-failure",
+    "deep",
+    "deep-text",
+    "duplicate-keys",
+    "wrong-id",
+    "twice",
+    "late",
+    "notifications",
+    "changes",
+    "requests",
+    "many-blocks",
+    "wrong-types",
+    "null",
+    "\u{1b}[2J\u{202e}",
+    "../../etc/passwd",
+];
+
+/// The bytes that answer a call of one of [`ATTACKS`].
+fn attack(tool: &str, id: &Value, seen: &mut Seen) -> Vec<u8> {
+    let line =
+        |result: &[u8]| [format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"#).as_bytes(), result, b"}\n"].concat();
+    // As it stands between the quotes of a JSON string.
+    let text = |text: &[u8]| line(&[br#"{"content":[{"type":"text","text":""#, text, br#""}]}"#].concat());
+    let structured = |value: &str| line(format!(r#"{{"content":[],"structuredContent":{value}}}"#).as_bytes());
+    let flood = |message: &str| message.repeat(20_000).into_bytes();
+    let mut answer = std::mem::take(&mut seen.late);
+    answer.extend(match tool {
+        "invalid-utf8" => text(b"a\xff\xc3\x28\xed\xa0\x80z"),
+        "controls" => text(br"\u0000\u0001\u001b[2J\u202e\u0085"),
+        "raw-controls" => text(b"\x00\x1b[2J"),
+        "lone-surrogate" => text(br"\ud800"),
+        "beyond-floats" => structured(r#"{"a":1e999}"#),
+        "long-integer" => structured(&format!(r#"{{"a":{}}}"#, "9".repeat(1_000_000))),
+        "ten-megabytes" => text(&vec![b'x'; 10 << 20]),
+        "forty-megabytes" => text(&vec![b'x'; 40 << 20]),
+        "long-failure" => {
+            let words = "x".repeat(10 << 20);
+            line(format!(r#"{{"content":[{{"type":"text","text":"{words}"}}],"isError":true}}"#).as_bytes())
+        }
+        "deep" => structured(&format!("{}{}", "[".repeat(10_000), "]".repeat(10_000))),
+        "deep-text" => text(format!("{}{}", "[".repeat(10_000), "]".repeat(10_000)).as_bytes()),
+        "duplicate-keys" => structured(r#"{"a":1,"a":2}"#),
+        "wrong-id" => br#"{"jsonrpc":"2.0","id":987654321,"result":{"content":[]}}
+{"jsonrpc":"2.0","id":"1","result":{"content":[]}}
+{"jsonrpc":"2.0","id":null,"result":{"content":[]}}
+"#
+        .to_vec(),
+        "twice" => [text(b"once"), text(b"twice")].concat(),
+        "late" => {
+            seen.late = text(b"late");
+            Vec::new()
+        }
+        "notifications" => {
+            let progress =
+                r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":0,"progress":1}}"#;
+            [flood(&format!("{progress}\n")), text(b"at last")].concat()
+        }
+        "changes" => {
+            let changed = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+            [flood(&format!("{changed}\n")), text(b"at last")].concat()
+        }
+        "requests" => {
+            let requests =
+                (0..5000).map(|id| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"roots/list"}}{}"#, "\n"));
+            [requests.collect::<String>().into_bytes(), text(b"at last")].concat()
+        }
+        "many-blocks" => {
+            let blocks = vec![r#"{"type":"text","text":"x"}"#; 100_000].join(",");
+            line(format!(r#"{{"content":[{blocks}]}}"#).as_bytes())
+        }
+        "wrong-types" => line(br#"{"content":[{"type":"text","text":5},{"type":"nothing"},7],"isError":"no"}"#),
+        "null" => line(b"null"),
+        tool => text(tool.replace('\u{1b}', "ESC").as_bytes()),
+    });
+    answer
+}
+
 fn tools(behaviour: &str, seen: &Seen, params: &Value) -> String {
     let tool = |name: &str| json!({"name": name, "inputSchema": {"type": "object"}});
     let names = match behaviour {
@@ -165,6 +261,7 @@ fn tools(behaviour: &str, seen: &Seen, params: &Value) -> String {
             let next = if page < 2 { json!((page + 1).to_string()) } else { Value::Null };
             return json!({"tools": [tool(&format!("page-{page}"))], "nextCursor": next}).to_string();
         }
+        "hostile" => ATTACKS.to_vec(),
         "collisions" => vec![
             "list-files",
             "list.files",

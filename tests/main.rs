@@ -13,6 +13,8 @@ mod command;
 mod fake_server;
 mod fixtures;
 mod guide;
+mod hostile;
+mod lateness;
 mod limits;
 mod parallel;
 mod processes;
@@ -22,16 +24,19 @@ mod scripts;
 mod support;
 
 fn main() {
-    // The binary is also a server for its own tests.
+    // The binary is also a server for its own tests, and a process that is watched.
     let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some(fake_server::ARGUMENT) {
-        return fake_server::main(arguments.next().as_deref().unwrap_or_default());
+    match arguments.next().as_deref() {
+        Some(fake_server::ARGUMENT) => return fake_server::main(arguments.next().as_deref().unwrap_or_default()),
+        Some(hostile::ARGUMENT) => return hostile::main(arguments.next().as_deref().unwrap_or_default()),
+        _ => {}
     }
     let trials = [
         arguments::tests(),
         client::tests(),
         command::tests(),
         guide::tests(),
+        hostile::tests(),
         limits::tests(),
         parallel::tests(),
         real_servers::tests(),

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::fixtures::{Command, Fixture};
 
 /// Why a test can't run here.
-pub struct Ignored(String);
+pub struct Ignored(pub String);
 
 /// A test in a runtime of its own. Its name is `module::what_it_shows`.
 pub fn test<F>(name: &str, run: impl FnOnce() -> F + Send + 'static) -> Trial

@@ -21,18 +21,27 @@ pub(super) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", without_controls(text));
 }
 
+/// Control characters, and those that turn the order of others round.
 fn without_controls(text: &str) -> Cow<'_, str> {
-    let controls = |c: char| c.is_control() && c != '\n' && c != '\t';
+    let controls = |c: char| match c {
+        '\n' | '\t' => false,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
+        c => c.is_control(),
+    };
     if text.contains(controls) { text.replace(controls, "\u{fffd}").into() } else { text.into() }
+}
+
+fn for_stdout(text: &str) -> Cow<'_, str> {
+    if io::stdout().is_terminal() { without_controls(text) } else { text.into() }
 }
 
 /// A string as it is, nothing for `null`, everything else as indented JSON.
 pub(super) fn value(value: &Value) -> io::Result<()> {
     match value {
         Value::Null => Ok(()),
-        Value::String(text) if io::stdout().is_terminal() => data(&without_controls(text)),
-        Value::String(text) => data(text),
-        other => data(&format!("{other:#}")),
+        Value::String(text) => data(&for_stdout(text)),
+        // JSON escapes only some of them.
+        other => data(&for_stdout(&format!("{other:#}"))),
     }
 }
 

@@ -29,7 +29,7 @@ pub struct Diagnostic {
     /// That line of the script.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_line: Option<String>,
-    /// What to write instead.
+    /// What to write instead; cut at 4 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
     /// Script functions that were under way, innermost first.
@@ -44,7 +44,7 @@ pub struct Diagnostic {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Frame {
-    /// Its name.
+    /// Its name; cut at 200 bytes.
     pub function: String,
     /// Line in the script where it was called, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,16 +109,22 @@ impl Serialize for DiagnosticKind {
 
 /// Longest part of a source line that a diagnostic carries, in characters.
 const SOURCE_LINE: usize = 200;
-/// Longest message, and longest thrown value as JSON, in bytes.
+/// Longest message and hint, longest name of a function, and longest thrown value as JSON, in bytes.
 const MESSAGE: usize = 4 << 10;
+const FUNCTION: usize = 200;
 const THROWN: usize = 64 << 10;
 
+/// The text, or as much of it as may be, and how much that was.
+fn cut(what: &str, text: String, max: usize) -> String {
+    if text.len() <= max {
+        return text;
+    }
+    format!("{}… [cut: the {what} has {} bytes]", &text[..text.floor_char_boundary(max)], text.len())
+}
+
 impl Diagnostic {
-    fn new(kind: DiagnosticKind, mut message: String) -> Self {
-        if message.len() > MESSAGE {
-            let start = &message[..message.floor_char_boundary(MESSAGE)];
-            message = format!("{start}… [cut: the message has {} bytes]", message.len());
-        }
+    fn new(kind: DiagnosticKind, message: String) -> Self {
+        let message = cut("message", message, MESSAGE);
         Self { kind, message, line: None, column: None, source_line: None, hint: None, trace: Vec::new(), thrown: None }
     }
 
@@ -154,12 +160,13 @@ impl Diagnostic {
         };
         let place = fault.position.map(|place| (place.line, place.column));
         let frame = |frame: rhaiway_engine::Frame| Frame {
-            function: frame.function,
+            function: cut("name", frame.function, FUNCTION),
             line: frame.position.map(|place| place.line),
             column: frame.position.map(|place| place.column),
         };
         let trace = fault.trace.into_iter().map(frame).collect();
-        Self { thrown, hint: fault.hint, trace, ..Self::new(kind, message) }.at(place, source)
+        let hint = fault.hint.map(|hint| cut("hint", hint, MESSAGE));
+        Self { thrown, hint, trace, ..Self::new(kind, message) }.at(place, source)
     }
 
     pub(super) fn from_ending(ending: Ending, ledger: &Ledger, source: &str) -> Self {

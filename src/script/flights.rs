@@ -33,7 +33,9 @@ struct Landed {
 }
 
 struct UnderWay {
-    /// The place in the books, of a call that is in them; a clock is in none.
+    /// Else it is a clock.
+    is_call: bool,
+    /// The place in the books, of a call that is in them: one that was refused is in none.
     place: Option<usize>,
     task: AbortHandle,
 }
@@ -45,19 +47,19 @@ impl Flights {
     }
 
     fn count(&self, calls: bool) -> usize {
-        self.under_way.values().filter(|under_way| under_way.place.is_some() == calls).count()
+        self.under_way.values().filter(|under_way| under_way.is_call == calls).count()
     }
 
     fn start(
         &mut self,
+        is_call: bool,
         place: Option<usize>,
         work: impl Future<Output = Result<String, Refusal>> + Send + 'static,
     ) -> Ticket {
         self.last = self.last.wrapping_add(1);
         let ticket = self.last;
-        let is_call = place.is_some();
         let task = self.tasks.spawn_on(async move { Landed { ticket, is_call, answer: work.await } }, &self.runtime);
-        self.under_way.insert(ticket, UnderWay { place, task });
+        self.under_way.insert(ticket, UnderWay { is_call, place, task });
         ticket
     }
 
@@ -78,9 +80,9 @@ impl Flights {
             return Ok(None);
         }
         Ok(Some(match self.accounts.book(call, position) {
-            Ok(booked) => self.start(Some(booked.place), booked.perform()),
+            Ok(booked) => self.start(true, Some(booked.place), booked.perform()),
             Err(Refusal::Stop) => return Err(Refusal::Stop),
-            Err(failed) => self.start(None, std::future::ready(Err(failed))),
+            Err(failed) => self.start(true, None, std::future::ready(Err(failed))),
         }))
     }
 
@@ -92,7 +94,7 @@ impl Flights {
         }
         // One that outlives the script need not be exact.
         let duration = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).min(Duration::from_hours(24));
-        Ok(self.start(None, async move {
+        Ok(self.start(false, None, async move {
             tokio::time::sleep(duration).await;
             Ok("null".into())
         }))
@@ -128,7 +130,7 @@ impl Flights {
     }
 
     pub(super) fn cancel(&mut self, ticket: Ticket) {
-        if let Some(UnderWay { place, task }) = self.under_way.remove(&ticket) {
+        if let Some(UnderWay { place, task, .. }) = self.under_way.remove(&ticket) {
             task.abort();
             if let Some(place) = place {
                 self.accounts.give_up(place);
