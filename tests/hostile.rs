@@ -4,9 +4,10 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use libtest_mimic::Trial;
-use rhaiway::{ExecuteOptions, Isolation};
+use rhaiway::{Client, ExecuteOptions, Isolation};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -95,24 +96,25 @@ async fn keeps_its_size() -> Result<(), Ignored> {
 async fn use_all_slots() {
     let client = client(json!({}));
     assert_eq!(value(run(&client, "40 + 2").await), json!(42));
-    let hogs: Vec<_> = (0..SLOTS)
-        .map(|_| {
-            let client = client.clone();
-            let options = ExecuteOptions::default().timeout(Duration::from_secs(4));
-            tokio::spawn(async move { client.execute_code("loop {}", options).await.unwrap() })
-        })
-        .collect();
-    let short = async {
+    let hog = |client: Client| async move {
+        let options = ExecuteOptions::default().timeout(Duration::from_secs(4));
+        client.execute_code("loop {}", options).await.unwrap()
+    };
+    let work = async {
+        // From a task of the runtime, as a server would.
+        let all = client.clone();
+        let hogs = tokio::spawn(async move { join_all((0..SLOTS).map(|_| tokio::spawn(hog(all.clone())))).await });
+        while run(&client, "1").await.usage.instances < Some(SLOTS / 2) {}
         let from = Instant::now();
         for _ in 0..10 {
             assert_eq!(value(run(&client, "40 + 2").await), json!(42));
         }
-        from.elapsed()
+        (from.elapsed(), hogs.await.unwrap())
     };
-    let (short, late) = lateness::watch(short).await;
+    let ((short, hogs), late) = lateness::watch(work).await;
     let mut all_at_once = 0;
     for hog in hogs {
-        let execution = hog.await.unwrap();
+        let execution = hog.unwrap();
         assert_eq!(execution.error.unwrap().kind.as_str(), "timeout");
         all_at_once = all_at_once.max(execution.usage.instances.unwrap());
     }

@@ -27,6 +27,13 @@ pub(crate) struct Turn {
 
 type Held = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
 
+/// After a wait, the runtime would go from one guest straight to the next; other tasks have theirs first.
+async fn next(turns: Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    let turn = turns.acquire_owned().await;
+    tokio::task::yield_now().await;
+    turn.ok() // never closed
+}
+
 fn hold(held: &Held, permit: Option<OwnedSemaphorePermit>) {
     *held.lock().unwrap_or_else(PoisonError::into_inner) = permit;
 }
@@ -38,8 +45,12 @@ impl Turn {
 
     /// Waits until the guest may begin to compute, or go on after it has waited for something.
     pub(crate) async fn begin(&self) {
-        let permit = Arc::clone(&self.turns.fresh).acquire_owned().await;
-        hold(&self.held, permit.ok()); // never closed
+        let fresh = Arc::clone(&self.turns.fresh);
+        let turn = match Arc::clone(&fresh).try_acquire_owned() {
+            Ok(turn) => Some(turn),
+            Err(_) => next(fresh).await,
+        };
+        hold(&self.held, turn);
     }
 
     /// The guest waits for something, and does not compute.
@@ -51,10 +62,6 @@ impl Turn {
     pub(crate) fn give_way(&self) -> impl Future<Output = ()> + Send + use<> {
         self.end();
         let (busy, held) = (Arc::clone(&self.turns.busy), Arc::clone(&self.held));
-        async move {
-            // Where no guest waits, other tasks may.
-            tokio::task::yield_now().await;
-            hold(&held, busy.acquire_owned().await.ok());
-        }
+        async move { hold(&held, next(busy).await) }
     }
 }
