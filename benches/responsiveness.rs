@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use rhaiway::{Client, Config, ExecuteOptions};
 use serde_json::{Value, json};
 use tokio::runtime::Builder;
+use tokio::task::JoinSet;
 
 /// First argument that makes this binary the server.
 const SERVER: &str = "server-with-large-answers";
@@ -65,16 +66,19 @@ async fn measure(name: &str, count: usize, source: &str) {
     short(&client).await;
     let cases = || format!("switch 1 {{{}}}", (0..5000).map(|case| format!("{case}=>1,")).collect::<String>());
     let source = if source == "CASES" { cases() } else { source.to_string() };
-    let attackers: Vec<_> = (0..count)
-        .map(|_| {
-            let (client, source) = (client.clone(), source.clone());
-            tokio::spawn(async move {
-                loop {
-                    client.execute_code(&source, ExecuteOptions::default()).await.unwrap();
-                }
-            })
-        })
-        .collect();
+    let attack = |client: Client, source: String| async move {
+        loop {
+            client.execute_code(&source, ExecuteOptions::default()).await.unwrap();
+        }
+    };
+    let (all, mut attackers) = (client.clone(), JoinSet::<()>::new());
+    // From a task of the runtime, as a server would.
+    let started = tokio::spawn(async move {
+        for _ in 0..count {
+            attackers.spawn(attack(all.clone(), source.clone()));
+        }
+        attackers
+    });
     let (mut shorts, late) = lateness::watch(async {
         let from = Instant::now();
         let mut shorts = Vec::new();
@@ -86,10 +90,7 @@ async fn measure(name: &str, count: usize, source: &str) {
     })
     .await;
     shorts.sort_unstable();
-    for attacker in attackers {
-        attacker.abort();
-        let _ = attacker.await;
-    }
+    started.await.unwrap().shutdown().await;
     client.close_all_sessions().await;
     let missed = if *late.last().unwrap() > AIM { "MISSED" } else { "" };
     println!("{name:30} {:>32} {:>32} {missed}", shown(&late), shown(&shorts));

@@ -4,9 +4,10 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use libtest_mimic::Trial;
-use rhaiway::{ExecuteOptions, Isolation};
+use rhaiway::{Client, ExecuteOptions, Isolation};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -14,7 +15,7 @@ use crate::lateness;
 use crate::scripts::{Script, files};
 use crate::support::{Ignored, client, run, test, value};
 
-/// First argument of the test binary that makes it such a process; the second names what it does.
+/// First argument of the test binary that makes it such a process; the second is how often it runs all scripts, or `slots`.
 pub const ARGUMENT: &str = "hostile";
 /// Scripts that run at once.
 const AT_ONCE: usize = 4;
@@ -32,9 +33,9 @@ pub fn main(what: &str) {
     // As the command does.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).event_interval(2).enable_all().build();
     runtime.unwrap().block_on(async {
-        match what {
-            "twice" => run_all_twice().await,
-            _ => use_all_slots().await,
+        match what.parse() {
+            Ok(rounds) => run_all(rounds).await,
+            Err(_) => use_all_slots().await,
         }
     });
 }
@@ -58,8 +59,8 @@ fn status(key: &str) -> i64 {
 }
 
 /// Prints a line a script, and one a round.
-async fn run_all_twice() {
-    for _ in 0..2 {
+async fn run_all(rounds: usize) {
+    for _ in 0..rounds {
         let scripts = stream::iter(files("hostile")).map(|file| async move {
             let script = Script::read(&file);
             let started = Instant::now();
@@ -79,7 +80,7 @@ async fn keeps_its_size() -> Result<(), Ignored> {
     if cfg!(not(target_os = "linux")) {
         return Ok(());
     }
-    let lines = watched("twice").await;
+    let lines = watched("2").await;
     let (scripts, rounds): (Vec<&Value>, Vec<&Value>) = lines.iter().partition(|line| line["script"].is_string());
     assert!(scripts.len() >= 2 * 85, "{} scripts in two rounds", scripts.len());
     let wrong: Vec<_> = scripts.iter().filter(|line| line["wrong"].is_string() && line["open"].is_null()).collect();
@@ -87,32 +88,34 @@ async fn keeps_its_size() -> Result<(), Ignored> {
     let [first, second] = &rounds[..] else { panic!("{rounds:?}") };
     println!("after the first round {first}, after the second {second}");
     let grown = second["kib"].as_i64().unwrap() - first["kib"].as_i64().unwrap();
-    assert!(grown < 32 << 10, "{grown} KiB");
-    assert!(second["threads"].as_i64().unwrap() <= 24, "{second}");
+    // It goes up and down by 27 MiB, as large messages come and go; one instance that stayed would show all the same.
+    assert!(grown < 48 << 10, "{grown} KiB");
+    assert!(second["threads"].as_i64().unwrap() <= 12, "{second}");
     Ok(())
 }
 
 async fn use_all_slots() {
     let client = client(json!({}));
     assert_eq!(value(run(&client, "40 + 2").await), json!(42));
-    let hogs: Vec<_> = (0..SLOTS)
-        .map(|_| {
-            let client = client.clone();
-            let options = ExecuteOptions::default().timeout(Duration::from_secs(4));
-            tokio::spawn(async move { client.execute_code("loop {}", options).await.unwrap() })
-        })
-        .collect();
-    let short = async {
+    let hog = |client: Client| async move {
+        let options = ExecuteOptions::default().timeout(Duration::from_secs(4));
+        client.execute_code("loop {}", options).await.unwrap()
+    };
+    let work = async {
+        // From a task of the runtime, as a server would.
+        let all = client.clone();
+        let hogs = tokio::spawn(async move { join_all((0..SLOTS).map(|_| tokio::spawn(hog(all.clone())))).await });
+        while run(&client, "1").await.usage.instances < Some(SLOTS / 2) {}
         let from = Instant::now();
         for _ in 0..10 {
             assert_eq!(value(run(&client, "40 + 2").await), json!(42));
         }
-        from.elapsed()
+        (from.elapsed(), hogs.await.unwrap())
     };
-    let (short, late) = lateness::watch(short).await;
+    let ((short, hogs), late) = lateness::watch(work).await;
     let mut all_at_once = 0;
     for hog in hogs {
-        let execution = hog.await.unwrap();
+        let execution = hog.unwrap();
         assert_eq!(execution.error.unwrap().kind.as_str(), "timeout");
         all_at_once = all_at_once.max(execution.usage.instances.unwrap());
     }

@@ -2,6 +2,7 @@
 //! Knows nothing of scripts or servers.
 
 mod cache;
+mod turns;
 
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -12,6 +13,9 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 
 use crate::error::Error;
 use crate::limits::MAX_MEMORY;
+
+pub(crate) use turns::Turn;
+use turns::Turns;
 
 /// Guests that may live at once. Each takes about five memory mappings, of which a process has 65,530 by default on Linux.
 pub(crate) const SLOTS: usize = 1000;
@@ -25,6 +29,7 @@ const WASM_STACK: usize = 3 << 19;
 pub(crate) struct Sandbox {
     engine: Engine,
     clock: Arc<Clock>,
+    turns: Arc<Turns>,
 }
 
 impl Sandbox {
@@ -39,7 +44,7 @@ impl Sandbox {
             .name("rhaiway-clock".into())
             .spawn(move || ticking.run(&ticked))
             .map_err(|error| failed("start a thread", &error.into()))?;
-        Ok(Self { engine, clock })
+        Ok(Self { engine, clock, turns: Arc::new(Turns::new()) })
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -55,6 +60,11 @@ impl Sandbox {
         on_compile: &dyn Fn(),
     ) -> Result<Component, Error> {
         cache::load(&self.engine, wasm, cache_dir, on_compile).map_err(|error| failed("compile the guest", &error))
+    }
+
+    /// The turns of a new guest.
+    pub(crate) fn turn(&self) -> Turn {
+        Turn::new(&self.turns)
     }
 
     /// Lets the clock tick until the guard is dropped: guests with an epoch deadline are interrupted every 2 ms.

@@ -13,7 +13,7 @@ use super::accounts::{Accounts, Ending};
 use super::flights::{Answer, Flights};
 use super::{Call, Ended, Measured, Run, call_depth};
 use crate::error::Error;
-use crate::sandbox::{MemoryLimit, SLOTS, Sandbox};
+use crate::sandbox::{MemoryLimit, SLOTS, Sandbox, Turn};
 
 wasmtime::component::bindgen!({
     path: "sandbox/wit",
@@ -59,6 +59,7 @@ struct Host {
     accounts: Arc<Accounts>,
     flights: Flights,
     memory: MemoryLimit,
+    turn: Turn,
     /// Ticks at which it was busy.
     ticks: u64,
 }
@@ -88,23 +89,25 @@ impl SandboxedEngine {
             accounts: Arc::clone(accounts),
             flights: Flights::new(Arc::clone(accounts)),
             memory: MemoryLimit::new(run.limits.memory_bytes),
+            turn: self.sandbox.turn(),
             ticks: 0,
         };
         let mut store = Store::new(self.sandbox.engine(), host);
         store.limiter(|host| &mut host.memory);
         store.set_epoch_deadline(1);
-        // A busy script gives way to the other tasks of its thread at every tick, and the timer below gets its turn.
+        // A busy script gives way at every tick, to other scripts and to all else that the runtime has to do, such as the timer below.
         store.epoch_deadline_callback(|mut store| {
             let host = store.data_mut();
             host.ticks += 1;
             if Instant::now() > host.accounts.deadline {
                 Ok(UpdateDeadline::Interrupt)
             } else {
-                Ok(UpdateDeadline::Yield(1))
+                Ok(UpdateDeadline::YieldCustom(1, Box::pin(host.turn.give_way())))
             }
         });
         let ticking = self.sandbox.tick();
         let running = async {
+            store.data().turn.begin().await;
             let engine = self.guest.instantiate_async(&mut store).await?;
             engine.call_run(&mut store, &run.source, &run.servers, call_depth(run)).await
         };
@@ -163,7 +166,10 @@ fn or_trap<T>(result: Result<T, Refusal>) -> wasmtime::Result<Result<T, String>>
 impl host::Host for Host {
     async fn call_tool(&mut self, request: host::Call) -> wasmtime::Result<Result<String, String>> {
         let (call, position) = call(request);
-        or_trap(self.flights.call(call, position).await)
+        self.turn.end();
+        let answer = self.flights.call(call, position).await;
+        self.turn.begin().await;
+        or_trap(answer)
     }
 
     fn start_call(&mut self, request: host::Call) -> wasmtime::Result<Option<Ticket>> {
@@ -176,7 +182,10 @@ impl host::Host for Host {
     }
 
     async fn wait_any(&mut self) -> wasmtime::Result<(Ticket, Answer)> {
-        or_trap(self.flights.wait_any().await)?.map_err(wasmtime::Error::msg)
+        self.turn.end();
+        let answer = self.flights.wait_any().await;
+        self.turn.begin().await;
+        or_trap(answer)?.map_err(wasmtime::Error::msg)
     }
 
     fn cancel(&mut self, ticket: Ticket) {
@@ -184,7 +193,10 @@ impl host::Host for Host {
     }
 
     async fn search_tools(&mut self, query: String, detail_level: String) -> Result<String, String> {
-        self.accounts.search_tools(query, &detail_level).await
+        self.turn.end();
+        let found = self.accounts.search_tools(query, &detail_level).await;
+        self.turn.begin().await;
+        found
     }
 
     fn now(&mut self) -> i64 {

@@ -168,7 +168,9 @@ pub(crate) async fn run(run: Run) -> Result<Execution, Error> {
     if run.source.len() > max {
         let message = limit("the source is", "source_bytes", run.source.len(), max);
         let accounts = Accounts::new(&run, Instant::now());
-        return Ok(finish(&run, &accounts, Instant::now(), &Measured::default(), Err(Ending::Limit(message, None))));
+        return Ok(
+            finish(&run, &accounts, Instant::now(), &Measured::default(), Err(Ending::Limit(message, None))).await
+        );
     }
     match run.isolation {
         Isolation::Sandbox => {
@@ -178,18 +180,30 @@ pub(crate) async fn run(run: Run) -> Result<Execution, Error> {
             let accounts = Arc::new(Accounts::new(&run, deadline(run.limits.wall_time)));
             let (measured, ended) = engine.run(&run, &accounts).await;
             drop(slot);
-            Ok(finish(&run, &accounts, started, &measured, ended))
+            Ok(finish(&run, &accounts, started, &measured, ended).await)
         }
         Isolation::InProcess => {
             let started = Instant::now();
             let accounts = Arc::new(Accounts::new(&run, deadline(run.limits.wall_time)));
             let ended = in_process::run(&run, &accounts).await;
-            Ok(finish(&run, &accounts, started, &Measured::default(), ended))
+            Ok(finish(&run, &accounts, started, &Measured::default(), ended).await)
         }
     }
 }
 
-fn finish(
+/// JSON longer than this is read on a thread where it keeps nothing else waiting.
+const LONG: usize = 64 << 10;
+
+async fn read_json(text: String) -> Result<Value, String> {
+    let is_long = text.len() > LONG;
+    let read = move || serde_json::from_str(&text).map_err(|error| error.to_string());
+    if !is_long {
+        return read();
+    }
+    tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+async fn finish(
     run: &Run,
     accounts: &Accounts,
     started: Instant,
@@ -203,8 +217,9 @@ fn finish(
         Ok(Ok(text)) if text.len() > run.limits.result_bytes => {
             Err(Diagnostic::limit(limit("the result is", "result_bytes", text.len(), run.limits.result_bytes)))
         }
-        Ok(Ok(text)) => serde_json::from_str(&text)
-            .map_err(|error| Diagnostic::internal(format!("the result is not JSON: {error}"))),
+        Ok(Ok(text)) => {
+            read_json(text).await.map_err(|error| Diagnostic::internal(format!("the result is not JSON: {error}")))
+        }
         Ok(Err(fault)) => Err(Diagnostic::from_fault(fault, &run.source)),
         Err(ending) => Err(Diagnostic::from_ending(ending, &ledger, &run.source)),
     };
