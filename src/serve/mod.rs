@@ -73,8 +73,7 @@ struct SearchTools {
     detail_level: Detail,
 }
 
-const EXECUTE_CODE: &str =
-    "Runs a script that calls tools of MCP servers, and returns only the script's value. The language and its library:\n\n";
+const EXECUTE_CODE: &str = "Runs a script that calls tools of MCP servers, and returns only the script's value. The language and its library:\n\n";
 
 const SEARCH_TOOLS: &str =
     "Finds the tools that scripts can call, with their parameters. `server.name(#{…})` calls one in `execute_code`.";
