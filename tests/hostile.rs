@@ -16,7 +16,7 @@ use crate::scripts::{Script, files};
 use crate::support::{Ignored, client, run, test, value};
 
 /// First argument of the test binary that makes it such a process; the second is how often it runs all scripts, or `slots`.
-pub const ARGUMENT: &str = "hostile";
+pub const ARGUMENT: &str = "hostile-watch";
 /// Scripts that run at once.
 const AT_ONCE: usize = 4;
 /// As many scripts as can have an instance at once.
@@ -133,7 +133,7 @@ async fn all_slots_busy() -> Result<(), Ignored> {
     println!("{figures}");
     assert_eq!(figures["instances"], json!(SLOTS));
     assert!(figures["timers"].as_u64().unwrap() > 10, "{figures}");
-    assert!(figures["latest"].as_f64().unwrap() < 2.0, "{figures}");
+    assert!(figures["latest"].as_f64().unwrap() < 10.0, "{figures}");
     assert!(figures["short"].as_f64().unwrap() < 60.0, "{figures}");
     Ok(())
 }

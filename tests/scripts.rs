@@ -89,12 +89,11 @@ impl Script {
     }
 
     pub async fn run(&self, isolation: Isolation) -> Execution {
-        let servers = json!({
-            "demo": demo(),
-            "fake-server": fake_server::entry("plain"),
-            "3d": fake_server::entry("collisions"),
-            "evil": fake_server::entry("hostile"),
-        });
+        let mut servers =
+            json!({"demo": demo(), "fake-server": fake_server::entry("plain"), "3d": fake_server::entry("collisions")});
+        if self.name.starts_with("hostile") {
+            servers["evil"] = fake_server::entry("hostile");
+        }
         let mut limits = Limits::default();
         for limit in self.all("limits").into_iter().flat_map(str::split_whitespace) {
             let (name, value) = limit.split_once('=').expect("a limit is NAME=VALUE");
