@@ -171,7 +171,7 @@ fn tools(wall_time: Duration) -> Vec<Tool> {
         "required": ["meta", "results"],
     });
     vec![
-        tool("execute_code", format!("{EXECUTE_CODE}{}", CODE_MODE_PROMPT), execute, execution, ToolAnnotations::new()),
+        tool("execute_code", format!("{EXECUTE_CODE}{CODE_MODE_PROMPT}"), execute, execution, ToolAnnotations::new()),
         tool("search_tools", SEARCH_TOOLS, search, found, ToolAnnotations::new().read_only(true)),
     ]
 }

@@ -291,7 +291,10 @@ fn values_keep_their_digits() {
     check("parse_json(\"[931577.2233720369, 0.30000000000000004]\")", "[931577.2233720369,0.30000000000000004]");
     // No JSON becomes JSON by the quotes that keep their digits.
     for text in ["--99999999999999999999", "[099999999999999999999]", "{99999999999999999999 : 1}"] {
-        check(&format!("let m = (); try {{ parse_json(\"{text}\") }} catch (e) {{ m = e.message.split(\":\")[0] }} m"), r#""not JSON""#);
+        check(
+            &format!("let m = (); try {{ parse_json(\"{text}\") }} catch (e) {{ m = e.message.split(\":\")[0] }} m"),
+            r#""not JSON""#,
+        );
     }
     check("", "null");
     check("return 5; 6", "5");

@@ -97,6 +97,7 @@ impl<'a> Callback<'a> {
 }
 
 /// The error as the function threw it: Rhai wraps it, and what is wrapped can be caught, even if it is a limit.
+#[allow(clippy::boxed_local, reason = "what Rhai hands over")]
 pub(super) fn unwrapped(error: Box<rhai::EvalAltResult>) -> Box<rhai::EvalAltResult> {
     match *error {
         rhai::EvalAltResult::ErrorInFunctionCall(_, _, inner, _) if error::is_final(&inner) => inner,
