@@ -27,7 +27,8 @@ use shared::{median, status, time};
 
 /// First arguments that make this binary something else.
 const SERVER: &str = "server-that-waits";
-const PARTS: [(&str, fn(&Runtime)); 4] =
+type Part = (&'static str, fn(&Runtime));
+const PARTS: [Part; 4] =
     [("parallel", parallel), ("rows", rows), ("at-once", at_once), ("flat-memory", flat_memory)];
 
 fn main() {
