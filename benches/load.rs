@@ -27,9 +27,10 @@ use shared::{median, status, time};
 
 /// First arguments that make this binary something else.
 const SERVER: &str = "server-that-waits";
+/// A measurement, by the name that picks it.
 type Part = (&'static str, fn(&Runtime));
-const PARTS: [Part; 4] =
-    [("parallel", parallel), ("rows", rows), ("at-once", at_once), ("flat-memory", flat_memory)];
+
+const PARTS: [Part; 4] = [("parallel", parallel), ("rows", rows), ("at-once", at_once), ("flat-memory", flat_memory)];
 
 fn main() {
     let argument = std::env::args().nth(1).unwrap_or_default();

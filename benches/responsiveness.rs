@@ -64,7 +64,7 @@ async fn measure(name: &str, count: usize, source: &str) {
     let config = Config::from_value(json!({"mcpServers": {"large": server}})).unwrap();
     let client = Client::builder().config(config).cache_dir(cache).code_mode(true).build().unwrap();
     short(&client).await;
-    let cases = || format!("switch 1 {{{}}}", (0..5000).map(|case| format!("{case}=>1,")).collect::<String>());
+    let cases = || format!("switch 1 {{{}}}", (0..5000).map(|case| format!("{case}=>1,")).collect::<Vec<_>>().concat());
     let source = if source == "CASES" { cases() } else { source.to_string() };
     let attack = |client: Client, source: String| async move {
         loop {

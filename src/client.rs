@@ -19,6 +19,10 @@ use crate::tool::{Detail, Failure, FailureKind};
 
 /// Name of the session that code mode shows instead of the servers' own.
 pub const CODE_MODE_SESSION: &str = "code_mode";
+/// Arguments up to this size are checked in microseconds, whatever the schema.
+const FAST_CHECK: usize = 4 << 10;
+/// Larger ones take turns.
+static CHECKS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(1);
 /// How long a server that could not be reached is left alone by scripts.
 const RETRY_AFTER: Duration = Duration::from_secs(15);
 
@@ -601,10 +605,11 @@ impl ScriptDoor {
         *tool_name = Some(tool.name.clone());
         let arguments: Map<String, Value> = serde_json::from_str(&call.arguments)
             .map_err(|error| fail(FailureKind::Arguments, format!("the arguments are no JSON object: {error}")))?;
-        let checked = if entry.checks_fast(call.arguments.len()) {
+        let checked = if call.arguments.len() <= FAST_CHECK {
             entry.check(&space.script_name, arguments)
         } else {
-            // Both schema and arguments may be somebody's attempt to keep this thread busy.
+            // Both schema and arguments may be somebody's attempt to keep this thread busy; so one at a time, on another.
+            let _turn = CHECKS.acquire().await;
             let (tools, call, server) = (Arc::clone(&tools), call.clone(), space.script_name.clone());
             let check = move || match tools.resolve(&call.tool, call.by_name) {
                 Some(entry) => entry.check(&server, arguments),

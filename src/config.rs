@@ -187,7 +187,7 @@ impl Config {
         match self.document.get(LIMITS) {
             None | Some(Value::Null) => {}
             Some(Value::Object(given)) => {
-                limits.set_all(given).map_err(|(name, message)| fault(&format!("{LIMITS}.{name}"), message))?
+                limits.set_all(given).map_err(|(name, message)| fault(&format!("{LIMITS}.{name}"), message))?;
             }
             Some(other) => return Err(fault(LIMITS, format!("expected an object, found {}", kind(other)))),
         }

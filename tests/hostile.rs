@@ -16,7 +16,7 @@ use crate::scripts::{Script, files};
 use crate::support::{Ignored, client, run, test, value};
 
 /// First argument of the test binary that makes it such a process; the second is how often it runs all scripts, or `slots`.
-pub const ARGUMENT: &str = "hostile";
+pub const ARGUMENT: &str = "hostile-watch";
 /// Scripts that run at once.
 const AT_ONCE: usize = 4;
 /// As many scripts as can have an instance at once.
@@ -105,7 +105,7 @@ async fn use_all_slots() {
         // From a task of the runtime, as a server would.
         let all = client.clone();
         let hogs = tokio::spawn(async move { join_all((0..SLOTS).map(|_| tokio::spawn(hog(all.clone())))).await });
-        while run(&client, "1").await.usage.instances < Some(SLOTS / 2) {}
+        while !hogs.is_finished() && run(&client, "1").await.usage.instances < Some(SLOTS / 2) {}
         let from = Instant::now();
         for _ in 0..10 {
             assert_eq!(value(run(&client, "40 + 2").await), json!(42));
@@ -133,7 +133,7 @@ async fn all_slots_busy() -> Result<(), Ignored> {
     println!("{figures}");
     assert_eq!(figures["instances"], json!(SLOTS));
     assert!(figures["timers"].as_u64().unwrap() > 10, "{figures}");
-    assert!(figures["latest"].as_f64().unwrap() < 2.0, "{figures}");
+    assert!(figures["latest"].as_f64().unwrap() < 10.0, "{figures}");
     assert!(figures["short"].as_f64().unwrap() < 60.0, "{figures}");
     Ok(())
 }

@@ -194,12 +194,11 @@ async fn memory_goes_back() -> Result<(), Ignored> {
         ("let a = []; loop { let b = []; b.pad(1000, 7); a.push(b); }", "limit"),
         ("let a = [1]; loop { a.push(a); }", "limit"),
         ("let s = \"x\"; let b = \"x\"; for i in 0..20 { b += b; } let t = b; t.replace(\"x\", b); t.len()", "limit"),
-        ("let a = []; for i in 0..3000 { a = [a]; } print(a); 1", "limit"),
         ("let a = []; for i in 0..3000 { a = [a]; } a == a", "limit"),
         ("let a = [1]; for i in 0..50000 { a.push([a.pop()]); } a", "limit"),
         ("fn f(x) { f(x + 1) + 1 } f(0)", "limit"),
         ("let f = |g, n| g.call(g, n + 1) + 1; f.call(f, 0)", "limit"),
-        ("let x = \"\"; x.pad(10, \"\"); x", "timeout"),
+        ("loop { [3, 1, 2].sort(|a, b| 1); }", "timeout"),
     ];
     // Long enough for a busy machine to come to the limit that is meant.
     let options = |kind| ExecuteOptions::default().timeout(Duration::from_secs(if kind == "timeout" { 1 } else { 60 }));

@@ -87,9 +87,9 @@ impl Node {
             3..=5 => Self::Parallel {
                 settled: random.below(3) == 0,
                 limit: (random.below(2) == 0).then(|| 1 + random.below(4)),
-                branches: (0..1 + random.below(4)).map(|_| *node(random, fails)).collect(),
+                branches: (0..=random.below(4)).map(|_| *node(random, fails)).collect(),
             },
-            6 => Self::Sequence((0..1 + random.below(3)).map(|_| *node(random, fails)).collect()),
+            6 => Self::Sequence((0..=random.below(3)).map(|_| *node(random, fails)).collect()),
             7 => Self::Map {
                 items: usize::try_from(random.below(4)).unwrap(),
                 settled: random.below(3) == 0,
@@ -112,7 +112,8 @@ impl Node {
         match self {
             Self::Call { id, delay, fail } => format!("fake.work(#{{id: {id}, delay: {delay}, fail: {fail}}}).id"),
             Self::Sequence(nodes) => {
-                let steps: String = nodes.iter().map(|node| format!("all.push({});", node.script())).collect();
+                let steps =
+                    nodes.iter().map(|node| format!("all.push({});", node.script())).collect::<Vec<_>>().concat();
                 format!("{{ let all = []; {steps} all }}")
             }
             Self::Parallel { settled, limit, branches } => {

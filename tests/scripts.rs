@@ -2,7 +2,7 @@
 //!
 //! The header is the comment lines at the top:
 //! `// result: JSON`, `// error: KIND LINE:COLUMN MESSAGE` (or `KIND - MESSAGE`, or the `KIND` alone where others choose the words),
-//! `// log: LINE` for each line, `// calls: N`, `// limits: NAME=VALUE …` where other limits than the usual are to hold, and
+//! `// hint: TEXT` of the error, `// log: LINE` for each line, `// calls: N`, `// limits: NAME=VALUE …` where other limits than the usual are to hold, and
 //! `// only: sandbox` where it must not run in the process, as none of those in `scripts/hostile` must. `// open: REASON` stands where a
 //! script is known not to come to what it must: it is ignored, and fails once it does.
 //!
@@ -89,12 +89,11 @@ impl Script {
     }
 
     pub async fn run(&self, isolation: Isolation) -> Execution {
-        let servers = json!({
-            "demo": demo(),
-            "fake-server": fake_server::entry("plain"),
-            "3d": fake_server::entry("collisions"),
-            "evil": fake_server::entry("hostile"),
-        });
+        let mut servers =
+            json!({"demo": demo(), "fake-server": fake_server::entry("plain"), "3d": fake_server::entry("collisions")});
+        if self.name.starts_with("hostile") {
+            servers["evil"] = fake_server::entry("hostile");
+        }
         let mut limits = Limits::default();
         for limit in self.all("limits").into_iter().flat_map(str::split_whitespace) {
             let (name, value) = limit.split_once('=').expect("a limit is NAME=VALUE");
@@ -126,6 +125,10 @@ impl Script {
             _ => panic!("the header of {} says either `// result: …` or `// error: …`", self.name),
         };
         same("", &found, &expected)?;
+        if let Some(expected) = self.all("hint").first() {
+            let hint = execution.error.as_ref().and_then(|error| error.hint.as_deref());
+            same("hint: ", hint.unwrap_or("none"), expected)?;
+        }
         if let Some(expected) = self.all("calls").first() {
             same("calls: ", &execution.calls.len().to_string(), expected)?;
         }

@@ -16,9 +16,6 @@ use arguments::Checker;
 
 use crate::tool::{Detail, Tool};
 
-/// Arguments up to this size are checked fast, whatever the schema.
-const FAST_BYTES: usize = 4 << 10;
-
 /// A server and its name in scripts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Namespace {
@@ -58,11 +55,6 @@ impl Entry {
     fn signature(&self, server: &str) -> String {
         let parameters = self.parameters.get_or_init(|| signature::parameters(&self.tool.input_schema));
         format!("{server}.{}{parameters}", self.script_name)
-    }
-
-    /// Whether [`Entry::check`] is done in some microseconds, for arguments of so many bytes.
-    pub(crate) fn checks_fast(&self, argument_bytes: usize) -> bool {
-        argument_bytes <= FAST_BYTES && self.checker.get().is_some()
     }
 
     /// The arguments as they are to be sent to the tool, or why not.

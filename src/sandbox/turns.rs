@@ -27,7 +27,8 @@ pub(crate) struct Turn {
 
 type Held = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
 
-/// After a wait, the runtime would go from one guest straight to the next; other tasks have theirs first.
+/// Waits for a turn, and gives all other tasks theirs first: the runtime would else go from one guest straight to the next, and guests
+/// that have not asked for a turn yet would each take one on the way.
 async fn next(turns: Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
     let turn = turns.acquire_owned().await;
     tokio::task::yield_now().await;
@@ -45,12 +46,7 @@ impl Turn {
 
     /// Waits until the guest may begin to compute, or go on after it has waited for something.
     pub(crate) async fn begin(&self) {
-        let fresh = Arc::clone(&self.turns.fresh);
-        let turn = match Arc::clone(&fresh).try_acquire_owned() {
-            Ok(turn) => Some(turn),
-            Err(_) => next(fresh).await,
-        };
-        hold(&self.held, turn);
+        hold(&self.held, next(Arc::clone(&self.turns.fresh)).await);
     }
 
     /// The guest waits for something, and does not compute.

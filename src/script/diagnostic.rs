@@ -166,7 +166,7 @@ impl Diagnostic {
         };
         let trace = fault.trace.into_iter().map(frame).collect();
         let hint = fault.hint.map(|hint| cut("hint", hint, MESSAGE));
-        Self { thrown, hint, trace, ..Self::new(kind, message) }.at(place, source)
+        Self { hint, trace, thrown, ..Self::new(kind, message) }.at(place, source)
     }
 
     pub(super) fn from_ending(ending: Ending, ledger: &Ledger, source: &str) -> Self {

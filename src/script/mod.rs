@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use crate::error::Error;
 use crate::limits::Limits;
@@ -191,8 +192,9 @@ pub(crate) async fn run(run: Run) -> Result<Execution, Error> {
     }
 }
 
-/// JSON longer than this is read on a thread where it keeps nothing else waiting.
+/// JSON longer than this is read on a thread where it keeps nothing else waiting; a few at once, as they take CPUs all the same.
 const LONG: usize = 64 << 10;
+static READERS: Semaphore = Semaphore::const_new(2);
 
 async fn read_json(text: String) -> Result<Value, String> {
     let is_long = text.len() > LONG;
@@ -200,6 +202,7 @@ async fn read_json(text: String) -> Result<Value, String> {
     if !is_long {
         return read();
     }
+    let _reader = READERS.acquire().await;
     tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| Err(error.to_string()))
 }
 

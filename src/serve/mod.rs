@@ -73,8 +73,7 @@ struct SearchTools {
     detail_level: Detail,
 }
 
-const EXECUTE_CODE: &str =
-    "Runs a script that calls tools of MCP servers, and returns only the script's value. The language and its library:\n\n";
+const EXECUTE_CODE: &str = "Runs a script that calls tools of MCP servers, and returns only the script's value. The language and its library:\n\n";
 
 const SEARCH_TOOLS: &str =
     "Finds the tools that scripts can call, with their parameters. `server.name(#{…})` calls one in `execute_code`.";
@@ -172,7 +171,7 @@ fn tools(wall_time: Duration) -> Vec<Tool> {
         "required": ["meta", "results"],
     });
     vec![
-        tool("execute_code", format!("{EXECUTE_CODE}{}", CODE_MODE_PROMPT), execute, execution, ToolAnnotations::new()),
+        tool("execute_code", format!("{EXECUTE_CODE}{CODE_MODE_PROMPT}"), execute, execution, ToolAnnotations::new()),
         tool("search_tools", SEARCH_TOOLS, search, found, ToolAnnotations::new().read_only(true)),
     ]
 }

@@ -712,17 +712,23 @@ fn run_branch(context: &NativeCallContext, id: BranchId) -> Result<()> {
     })?;
     let Some((function, argument)) = work else { return Ok(()) };
     let result = function.call_raw(context, None, Vec::from_iter(argument));
+    let leaving = LEAVING.get();
+    // While the branch is the one that runs: what an error says depends on that.
+    let outcome = match result {
+        Err(error) if leaving.is_none() && !error::is_final(&error) => Ok(Err(Raised::from_error(*error))),
+        Err(error) => Err(error),
+        Ok(value) => Ok(Ok(detached(&value, 0, false))),
+    };
     tasks(|tasks| tasks.current = None)?;
-    match (LEAVING.get(), result) {
+    match (leaving, outcome) {
         (Some(Leaving::Waiting), _) => {
             LEAVING.set(None);
             Ok(())
         }
         (Some(Leaving::Clock(_)), _) => Err(error::internal("a clock was over outside its `timeout`")),
         (Some(Leaving::Stopped), _) => Err(left()),
-        (None, Err(error)) if error::is_final(&error) => Err(error),
-        (None, result) => {
-            let outcome = result.map(|value| detached(&value, 0, false)).map_err(|error| Raised::from_error(*error));
+        (None, Err(error)) => Err(error),
+        (None, Ok(outcome)) => {
             tasks(|tasks| tasks.finish(id, outcome))?.into_iter().for_each(cancel);
             Ok(())
         }

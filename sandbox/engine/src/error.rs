@@ -86,6 +86,7 @@ impl Fault {
             ),
             other => Self::new("runtime", message.unwrap_or_else(|| lower(&current::unmangle(&other.to_string())))),
         };
+        let hint = hint.or(fault.hint);
         Self { position: place, hint, trace: trace(frames), ..fault }
     }
 

@@ -894,7 +894,9 @@ pub(crate) fn runtime(
         }
         EvalAltResult::ErrorDataRace(..) => view.race(),
         EvalAltResult::ErrorAssignmentToConstant(name, _) => View::constant(&unmangle(name)),
-        EvalAltResult::ErrorNonPureMethodCallOnConstant(..) if effects::in_branch() => (None, Some(BRANCH.into())),
+        EvalAltResult::ErrorNonPureMethodCallOnConstant(name, _) if effects::in_branch() => {
+            (Some(format!("`{}` changes a variable that can't be changed here", unmangle(name))), Some(BRANCH.into()))
+        }
         EvalAltResult::ErrorFor(_) => (
             Some("a `for` loop goes over lists, ranges and texts".into()),
             Some("go over the keys of a map with `for key in m.keys() { … }`".into()),
@@ -1146,10 +1148,10 @@ impl View<'_, '_> {
     }
 
     fn constant(name: &str) -> (Option<String>, Option<String>) {
-        if effects::in_branch() {
-            return (None, Some(BRANCH.into()));
-        }
         let message = format!("`{name}` can't be assigned to");
+        if effects::in_branch() {
+            return (Some(message), Some(BRANCH.into()));
+        }
         let hint = servers()
             .iter()
             .any(|server| server == name)

@@ -79,9 +79,9 @@ impl<'a> Callback<'a> {
                 let values: Array = before.into_iter().chain([item.flatten_clone(), index]).collect();
                 function.call_raw(context, None, values)
             }
-            Shape::Unknown => {
-                function.call_raw_with_extra_args(context.fn_name(), context, Some(item), before, [index], Some(N))
-            }
+            Shape::Unknown => function
+                .call_raw_with_extra_args(context.fn_name(), context, Some(item), before, [index], Some(N))
+                .map_err(unwrapped),
         }
         .map(Dynamic::flatten)
     }
@@ -93,6 +93,15 @@ impl<'a> Callback<'a> {
 
     pub(super) fn compare(&self, left: &Dynamic, right: &Dynamic) -> Result<Dynamic> {
         self.function.call_raw(self.context, None, [left.flatten_clone(), right.flatten_clone()])
+    }
+}
+
+/// The error as the function threw it: Rhai wraps it, and what is wrapped can be caught, even if it is a limit.
+#[allow(clippy::boxed_local, reason = "what Rhai hands over")]
+pub(super) fn unwrapped(error: Box<rhai::EvalAltResult>) -> Box<rhai::EvalAltResult> {
+    match *error {
+        rhai::EvalAltResult::ErrorInFunctionCall(_, _, inner, _) if error::is_final(&inner) => inner,
+        other => other.into(),
     }
 }
 

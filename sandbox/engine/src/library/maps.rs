@@ -2,7 +2,7 @@
 
 use rhai::{Array, Dynamic, Engine, FnPtr, ImmutableString, Map, NativeCallContext};
 
-use super::functions::{position, wrong};
+use super::functions::{position, unwrapped, wrong};
 use super::values::key_text;
 use super::{Result, register_change};
 
@@ -81,7 +81,9 @@ fn pick(map: &Map, keys: &Array, inside: bool) -> Result<Map> {
 /// Of functions with the parameters (key, value); with one parameter it gets the key, as in Rhai.
 #[allow(deprecated, reason = "Rhai marks what may change so; the version is pinned")]
 fn call(context: &NativeCallContext, function: &FnPtr, key: &str, value: &mut Dynamic) -> Result<Dynamic> {
-    function.call_raw_with_extra_args(context.fn_name(), context, Some(value), [key.into()], [], Some(1))
+    function
+        .call_raw_with_extra_args(context.fn_name(), context, Some(value), [key.into()], [], Some(1))
+        .map_err(unwrapped)
 }
 
 fn test(context: &NativeCallContext, function: &FnPtr, key: &str, value: &mut Dynamic) -> Result<bool> {

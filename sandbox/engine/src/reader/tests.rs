@@ -273,7 +273,8 @@ fn sources() -> Vec<String> {
         let entries: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
         for path in entries {
             if path.is_dir() {
-                folders.push(path);
+                // Hostile scripts need the host's limits.
+                folders.extend(Some(path).filter(|path| !path.ends_with("hostile")));
             } else if path.extension().is_some_and(|extension| extension == "rhai") {
                 sources.push(std::fs::read_to_string(path).unwrap());
             }
