@@ -120,7 +120,7 @@ pub struct Echo {
 impl Echo {
     /// Calls and other effects that one script can have, and questions, one every 256 operations.
     const EFFECTS: u32 = 1000;
-    const ASKED: u32 = 100;
+    const ASKED: u32 = 200;
     /// Calls that are under way at once.
     const IN_FLIGHT: usize = 4;
 
