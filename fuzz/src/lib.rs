@@ -225,6 +225,7 @@ impl Host for Echo {
 ///
 /// # Panics
 /// If what comes back is nothing that may come back.
+#[allow(clippy::result_large_err, reason = "as the engine gives it")]
 pub fn run(host: &Rc<Echo>, source: &str) -> Result<String, Fault> {
     let ended = rhaiway_engine::run(host.clone(), source, SERVERS.map(String::from).to_vec(), 100);
     match &ended {
