@@ -12,8 +12,7 @@ use serde_json::Value;
 /// How deep values may nest on their way out.
 const DEPTH: usize = 100;
 
-static WORKER: LazyLock<Worker> =
-    LazyLock::new(|| Worker::start(|input| round_trip(&String::from_utf8_lossy(input))));
+static WORKER: LazyLock<Worker> = LazyLock::new(|| Worker::start(|input| round_trip(&String::from_utf8_lossy(input))));
 
 fuzz_target!(|input: &[u8]| WORKER.run(input));
 

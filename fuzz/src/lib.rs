@@ -120,7 +120,7 @@ pub struct Echo {
 impl Echo {
     /// Calls and other effects that one script can have, and questions, one every 256 operations.
     const EFFECTS: u32 = 1000;
-    const ASKED: u32 = 100;
+    const ASKED: u32 = 200;
     /// Calls that are under way at once.
     const IN_FLIGHT: usize = 4;
 
@@ -225,6 +225,7 @@ impl Host for Echo {
 ///
 /// # Panics
 /// If what comes back is nothing that may come back.
+#[allow(clippy::result_large_err, reason = "as the engine gives it")]
 pub fn run(host: &Rc<Echo>, source: &str) -> Result<String, Fault> {
     let ended = rhaiway_engine::run(host.clone(), source, SERVERS.map(String::from).to_vec(), 100);
     match &ended {

@@ -16,7 +16,7 @@ mod library;
 mod namespace;
 mod reader;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use rhai::packages::{Package, StandardPackage};
@@ -170,14 +170,15 @@ fn build() -> Engine {
         .set_max_expr_depths(EXPRESSION_DEPTH.0, EXPRESSION_DEPTH.1);
     engine.on_print(effects::log);
     engine.on_debug(|line, _, position| effects::log(&format!("[{position:?}] {line}")));
-    engine.on_progress(|operations| {
+    // Counted here: for each function that a native calls, Rhai begins again where the native did.
+    let operations = Cell::new(0_u64);
+    engine.on_progress(move |_| {
         let interrupted = || {
-            // In wasm, the host interrupts.
-            !cfg!(target_family = "wasm")
-                && operations.is_multiple_of(OPERATIONS_PER_CHECK)
-                && current::with_host(|host| host.interrupted())
+            operations.set(operations.get().wrapping_add(1));
+            operations.get().is_multiple_of(OPERATIONS_PER_CHECK) && current::with_host(|host| host.interrupted())
         };
-        (effects::is_leaving() || interrupted()).then_some(Dynamic::UNIT)
+        // In wasm, the host interrupts.
+        (effects::is_leaving() || !cfg!(target_family = "wasm") && interrupted()).then_some(Dynamic::UNIT)
     });
     // `await x` is `x`: every call is awaited anyway.
     #[allow(clippy::expect_used, reason = "a constant syntax, and every test runs it")]

@@ -89,7 +89,7 @@ impl Host for Echo {
 
     fn interrupted(&self) -> bool {
         self.asked.set(self.asked.get() + 1);
-        self.asked.get() > 200
+        self.asked.get() > 500
     }
 }
 
@@ -299,6 +299,16 @@ fn values_keep_their_digits() {
     check("", "null");
     check("return 5; 6", "5");
     check("exit(3)", "3");
+}
+
+#[test]
+fn functions_that_natives_call_are_interrupted() {
+    for source in [
+        "let a = []; a.pad(1000, 1); a.map(|x| a.map(|y| a.map(|z| z).len()).len())",
+        "fn f() { parallel([|| f(), || f()]) } f()",
+    ] {
+        assert_eq!(failure(source).unwrap_err().kind, "stopped", "script: {source}");
+    }
 }
 
 #[test]
