@@ -13,7 +13,7 @@ use rhai::{Array, Dynamic, Engine, EvalAltResult, FnPtr, Map, NativeCallContext,
 
 use crate::current::{with_host, with_run};
 use crate::error::{self, Raised};
-use crate::{Host, Position, Refusal, Ticket, ToolCall, json};
+use crate::{Host, Position, Refusal, Ticket, ToolCall, json, library};
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 /// The value of a branch, a group or a call, or what it threw.
@@ -43,7 +43,7 @@ thread_local! {
 enum Leaving {
     /// The branch waits for an answer.
     Waiting,
-    /// The clock of a `timeout` is over, by its place in [`Task::clocks`].
+    /// The clock of a `timeout` is over, by its place in [`Tasks::clocks`] or in the journal of the branch.
     Clock(usize),
     /// The host ends the script.
     Stopped,
@@ -76,7 +76,8 @@ fn stopped(refusal: Refusal) -> Box<EvalAltResult> {
 pub(crate) struct Tasks {
     /// What runs now: a branch, or the script outside all.
     current: Option<BranchId>,
-    main: Task,
+    /// The clocks of the `timeout`s that the script outside all is in, outermost first.
+    clocks: Vec<Clock>,
     branches: HashMap<BranchId, Branch>,
     groups: HashMap<GroupId, Group>,
     /// Whom an answer is for.
@@ -90,12 +91,6 @@ pub(crate) struct Tasks {
 
 type BranchId = u32;
 type GroupId = u32;
-
-/// The clocks of the `timeout`s that the code which runs now is in, outermost first.
-#[derive(Default)]
-struct Task {
-    clocks: Vec<Clock>,
-}
 
 struct Clock {
     ticket: Ticket,
@@ -220,7 +215,7 @@ pub(crate) fn call_tool(call: ToolCall<'_>) -> Result<std::result::Result<Dynami
     if is_leaving() {
         return Err(left());
     }
-    if tasks(|tasks| tasks.current.is_none() && tasks.main.clocks.is_empty())? {
+    if tasks(|tasks| tasks.current.is_none() && tasks.clocks.is_empty())? {
         // The common case: nothing else is under way, and the host suspends the script here.
         return match with_host(|host| Some(host.call_tool(call))) {
             Some(Ok(text)) => Ok(answer(Ok(text))),
@@ -245,25 +240,22 @@ fn sleep(seconds: f64) -> Result<()> {
     if seconds.is_nan() || seconds < 0.0 {
         return Err(error::runtime(format!("`sleep` takes seconds from 0 up, such as 0.5; it was given {seconds}")));
     }
-    if is_leaving() {
-        return Err(left());
-    }
     perform(Effect::Sleep(seconds))?.map(drop).map_err(Raised::into_error)
 }
 
 /// Microseconds since 1970, recorded.
 pub(crate) fn now() -> Result<i64> {
-    known(|| Ok(with_host(|host| Some(host.now())).unwrap_or_default().into()))?
-        .and_then(|value| value.as_int().map_err(|_| Raised::failure("runtime", "the time is no number".into())))
-        .map_err(Raised::into_error)
+    number(|host| host.now())
 }
 
 /// 64 random bits, recorded.
 pub(crate) fn random() -> Result<u64> {
-    let bits = |value: Dynamic| value.as_int().unwrap_or_default().cast_unsigned();
-    known(|| Ok(with_host(|host| Some(host.random())).unwrap_or_default().cast_signed().into()))?
-        .map(bits)
-        .map_err(Raised::into_error)
+    number(|host| host.random().cast_signed()).map(i64::cast_unsigned)
+}
+
+fn number(ask: fn(&dyn Host) -> i64) -> Result<i64> {
+    let outcome = known(|| Ok(with_host(ask).into()))?;
+    Ok(outcome.map_err(Raised::into_error)?.as_int().unwrap_or_default())
 }
 
 /// Finds tools, recorded.
@@ -297,9 +289,6 @@ pub(crate) fn log(line: &str) {
 
 /// Something that the host answers at once.
 fn known(ask: impl FnOnce() -> Outcome) -> Result<Outcome> {
-    if is_leaving() {
-        return Err(left());
-    }
     match next_entry(|entry| match entry {
         Entry::Known(outcome) => Some(outcome.clone()),
         _ => None,
@@ -330,9 +319,12 @@ fn next_entry<T>(read: impl FnOnce(&Entry) -> Option<T>) -> Result<Next<T>> {
         TimedOut(usize),
         Other,
     }
+    if is_leaving() {
+        return Err(left());
+    }
     let found = tasks(|tasks| {
         let Some(id) = tasks.current else {
-            return match tasks.main.clocks.iter().position(|clock| clock.over) {
+            return match tasks.clocks.iter().position(|clock| clock.over) {
                 Some(clock) => Found::TimedOut(clock),
                 None => Found::Next(Next::Main),
             };
@@ -457,9 +449,9 @@ fn deliver() -> Result<Option<ForMain>> {
     let (found, cancelled) = tasks(|tasks| match tasks.waiting.remove(&ticket) {
         Some(Waiting::Main) => (Some(ForMain::Answer(outcome)), Vec::new()),
         Some(Waiting::MainClock) => {
-            let place = tasks.main.clocks.iter().position(|clock| clock.ticket == ticket);
+            let place = tasks.clocks.iter().position(|clock| clock.ticket == ticket);
             if let Some(place) = place {
-                tasks.main.clocks[place].over = true;
+                tasks.clocks[place].over = true;
             }
             (place.map(ForMain::Clock), Vec::new())
         }
@@ -646,9 +638,6 @@ type Functions = Vec<(FnPtr, Option<Dynamic>)>;
 
 /// Runs the functions as branches; their values in order, or the first error.
 fn run(context: &NativeCallContext, functions: Functions, limit: i64, settled: bool) -> Result<Dynamic> {
-    if is_leaving() {
-        return Err(left());
-    }
     let limit = usize::try_from(limit).ok().filter(|limit| (1..=LIMIT_MAX).contains(limit)).ok_or_else(|| {
         let name = context.fn_name();
         error::runtime(format!(
@@ -666,13 +655,8 @@ fn run(context: &NativeCallContext, functions: Functions, limit: i64, settled: b
             drive(context, group)?.map_err(Raised::into_error)
         }
         Next::New(branch) => {
-            let group = tasks(|tasks| tasks.begin(functions, limit, settled))?;
-            let entry = match group {
-                Ok(group) => Entry::Group(group),
-                Err(message) => return Err(error::runtime(message)),
-            };
+            let group = tasks(|tasks| tasks.begin(functions, limit, settled))?.map_err(error::runtime)?;
             tasks(|tasks| {
-                let Entry::Group(group) = entry else { return };
                 tasks.record(branch, Entry::Group(group));
                 if tasks.groups.get(&group).is_some_and(|group| group.outcome.is_some()) {
                     tasks.wake_parent(group); // without branches, it is over
@@ -786,7 +770,7 @@ fn functions(context: &NativeCallContext, branches: &Array) -> Result<Functions>
         Some(function) => Ok((branch_function(context, &function)?, None)),
         None => Err(error::runtime(format!(
             "`{name}` takes an array of functions, as in `{name}([|| a.x(#{{}}), || b.y(#{{}})])`; its item {index} is no function but {}",
-            error::described(value)
+            library::kind(value)
         ))),
     };
     branches.iter().enumerate().map(function).collect()
@@ -809,9 +793,6 @@ fn timeout(context: &NativeCallContext, seconds: f64, function: &FnPtr) -> Resul
     if seconds.is_nan() || seconds <= 0.0 {
         return Err(error::runtime(format!("`timeout` takes seconds over 0, such as 2.5; it was given {seconds}")));
     }
-    if is_leaving() {
-        return Err(left());
-    }
     let start = || {
         let ticket = with_host(|host| Some(host.start_clock(seconds))).unwrap_or(Err(Refusal::Stop));
         ticket.map_err(stopped)
@@ -822,8 +803,8 @@ fn timeout(context: &NativeCallContext, seconds: f64, function: &FnPtr) -> Resul
             let ticket = start()?;
             tasks(|tasks| {
                 tasks.waiting.insert(ticket, Waiting::MainClock);
-                tasks.main.clocks.push(Clock { ticket, over: false });
-                tasks.main.clocks.len() - 1
+                tasks.clocks.push(Clock { ticket, over: false });
+                tasks.clocks.len() - 1
             })?
         }
         Next::Done(()) => tasks(Tasks::enter_clock)?,
@@ -873,7 +854,7 @@ impl Tasks {
 fn end_clock(place: usize) -> Result<()> {
     let cancelled = tasks(|tasks| {
         let Some(id) = tasks.current else {
-            let clock = tasks.main.clocks.pop().filter(|clock| !clock.over)?;
+            let clock = tasks.clocks.pop().filter(|clock| !clock.over)?;
             tasks.waiting.remove(&clock.ticket);
             return Some(clock.ticket);
         };

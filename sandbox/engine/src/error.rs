@@ -270,20 +270,3 @@ fn rhai_position(position: Option<Position>) -> RhaiPosition {
         .and_then(|Position { line, column }| Some(RhaiPosition::new(line.try_into().ok()?, column.try_into().ok()?)));
     position.unwrap_or(RhaiPosition::NONE)
 }
-
-/// A value's type with an article, as in "a string".
-pub(crate) fn described(value: &Dynamic) -> String {
-    let name = match value.type_name() {
-        "()" => return "()".into(),
-        "i64" => "an integer",
-        "f64" => "a float",
-        "bool" => "a boolean",
-        "string" => "a string",
-        "array" => "an array",
-        "map" => "an object map",
-        "char" => "a character",
-        "Fn" => "a function",
-        other => return format!("a {}", other.rsplit("::").next().unwrap_or(other).to_lowercase()),
-    };
-    name.into()
-}

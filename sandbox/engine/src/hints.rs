@@ -486,15 +486,7 @@ impl<'a> View<'_, 'a> {
         if self.sign(colon) != ":" {
             return None;
         }
-        let mut from = index;
-        while from > 0
-            && !matches!(self.sign(from - 1), "=" | "(" | "," | ";" | "{" | "}" | "[" | ":" | "return" | "=>" | "+=")
-        {
-            from = match self.reading.pair(from - 1) {
-                Some(open) if open < from => open,
-                _ => from - 1,
-            };
-        }
+        let from = self.start_of_expression(index);
         let parts = (
             self.snippet(from, index),
             self.snippet(index + 1, colon),
@@ -508,21 +500,27 @@ impl<'a> View<'_, 'a> {
         })
     }
 
-    /// `b if a else c`
-    fn python_condition(&self, index: usize) -> Option<String> {
-        let otherwise = self.end_of_expression(index + 1, &["else", "{"]);
-        if self.sign(otherwise) != "else" {
-            return None;
-        }
-        let mut from = index;
+    /// Where the expression begins that ends before this token.
+    fn start_of_expression(&self, end: usize) -> usize {
+        let mut from = end;
         while from > 0
-            && !matches!(self.sign(from - 1), "=" | "(" | "," | ";" | "{" | "}" | "[" | ":" | "return" | "=>")
+            && !matches!(self.sign(from - 1), "=" | "(" | "," | ";" | "{" | "}" | "[" | ":" | "return" | "=>" | "+=")
         {
             from = match self.reading.pair(from - 1) {
                 Some(open) if open < from => open,
                 _ => from - 1,
             };
         }
+        from
+    }
+
+    /// `b if a else c`
+    fn python_condition(&self, index: usize) -> Option<String> {
+        let otherwise = self.end_of_expression(index + 1, &["else", "{"]);
+        if self.sign(otherwise) != "else" {
+            return None;
+        }
+        let from = self.start_of_expression(index);
         let yes = self.snippet_or(from, index, "b");
         let condition = self.snippet_or(index + 1, otherwise, "a");
         let no = self.snippet_or(otherwise + 1, self.end_of_expression(otherwise + 1, &[]), "c");

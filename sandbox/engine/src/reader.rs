@@ -969,46 +969,35 @@ impl<'r, 'a> Walk<'r, 'a> {
 
     /// A variable is used: maybe in a closure among the arguments of a method, with that variable at the root of its chain.
     fn used(&mut self, index: usize) {
-        if self.roots == 0 {
-            return;
-        }
-        let name = self.reading.text(index);
-        let mut in_closure = false;
-        for at in (0..self.open.len()).rev() {
-            match (self.open[at].frame, self.open[at].root) {
-                (Frame::Closure(from, to), _) => {
-                    if to - from > PARAMETERS || (from..to).any(|at| self.reading.text(at) == name) {
-                        return;
-                    }
-                    in_closure = true;
-                }
-                (_, Some(root)) if in_closure && self.reading.text(root) == name => {
-                    return self.open[at].uses.push(index);
-                }
-                _ => {}
-            }
+        let chain = self.chains(index).next();
+        if let Some(at) = chain {
+            self.open[at].uses.push(index);
         }
     }
 
     /// A variable is changed, or declared anew.
     fn change(&mut self, index: usize) {
-        if self.roots == 0 {
-            return;
+        let chains: Vec<usize> = self.chains(index).collect();
+        for at in chains {
+            self.open[at].changed = true;
         }
+    }
+
+    /// The arguments that the variable is in a closure of and whose chain has it at its root, innermost first, by their places in `open`.
+    fn chains(&self, index: usize) -> impl Iterator<Item = usize> {
         let name = self.reading.text(index);
         let mut in_closure = false;
-        for at in (0..self.open.len()).rev() {
-            match (self.open[at].frame, self.open[at].root) {
-                (Frame::Closure(from, to), _) => {
-                    if to - from > PARAMETERS || (from..to).any(|at| self.reading.text(at) == name) {
-                        return;
-                    }
-                    in_closure = true;
-                }
-                (_, Some(root)) if in_closure && self.reading.text(root) == name => self.open[at].changed = true,
-                _ => {}
+        let open = if self.roots == 0 { &[] } else { self.open.as_slice() };
+        let reached = open.iter().enumerate().rev().map_while(move |(at, open)| match (open.frame, open.root) {
+            (Frame::Closure(from, to), _) => {
+                in_closure = true;
+                let is_parameter = to - from > PARAMETERS || (from..to).any(|at| self.reading.text(at) == name);
+                (!is_parameter).then_some(None)
             }
-        }
+            (_, Some(root)) if in_closure && self.reading.text(root) == name => Some(Some(at)),
+            _ => Some(None),
+        });
+        reached.flatten()
     }
 
     /// Reads a symbol and says where to go on.

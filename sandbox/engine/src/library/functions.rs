@@ -6,7 +6,7 @@ use super::{Result, values};
 use crate::error;
 
 /// How many names a path such as `author.login` has.
-const MAX_PATH: usize = 32;
+pub(super) const MAX_PATH: usize = 32;
 /// Most parameters that a function is looked for with; only its error needs them.
 const MAX_PARAMETERS: usize = 8;
 

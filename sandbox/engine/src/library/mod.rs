@@ -15,6 +15,7 @@ mod values;
 use rhai::{Dynamic, Engine, EvalAltResult, FuncRegistration, RhaiNativeFunc, Variant};
 
 pub(crate) use dates::text_of as date_text;
+pub(crate) use values::kind;
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 

@@ -4,7 +4,7 @@ use std::any::TypeId;
 
 use rhai::{Array, Dynamic, Engine, ImmutableString};
 
-use super::functions::{position, reach};
+use super::functions::{MAX_PATH, position, reach};
 use super::lists::{bounds, offset, size};
 use super::values::{MAX_TEXT, Number, Text, character_text, kind, text};
 use super::{Result, numbers};
@@ -16,8 +16,6 @@ const MAX_VALUES: usize = 10;
 const MAX_WIDTH: usize = 10_000;
 /// Most digits after the point.
 const MAX_DIGITS: usize = 100;
-/// How many names a path in a template has.
-const MAX_PATH: usize = 32;
 
 pub(super) fn register(engine: &mut Engine) {
     register_changes(engine);

@@ -154,7 +154,7 @@ fn compare_mixed(int: i64, float: f64) -> Ordering {
 }
 
 /// The kind of a value, as messages name it.
-pub(super) fn kind(value: &Dynamic) -> &'static str {
+pub(crate) fn kind(value: &Dynamic) -> &'static str {
     if value.is_unit() {
         "()"
     } else if value.is_int() {
