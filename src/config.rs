@@ -62,13 +62,10 @@ pub enum Transport {
     /// Streamable HTTP (`url`).
     Http(HttpConfig),
     /// WebSocket (`ws_url`): recognised, but not supported yet.
-    WebSocket {
-        /// Endpoint.
-        url: String,
-    },
+    WebSocket(HttpConfig),
 }
 
-/// How a streamable HTTP server is reached.
+/// How a server is reached over HTTP, or over WebSocket, which begins as HTTP.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct HttpConfig {
@@ -243,6 +240,15 @@ fn parse(name: &str, entry: &Value) -> Result<ServerConfig, Error> {
     };
     let entry = Entry { place, fields };
     let given: Vec<&str> = ["command", "url", "ws_url"].into_iter().filter(|key| fields.contains_key(*key)).collect();
+    let http = |key| -> Result<HttpConfig, Error> {
+        Ok(HttpConfig {
+            url: entry.required_text(key)?,
+            headers: entry.text_map("headers")?,
+            auth: entry.text("auth")?,
+            timeout: entry.seconds("timeout")?,
+            read_timeout: entry.seconds("sse_read_timeout")?,
+        })
+    };
     let transport = match given.as_slice() {
         ["command"] => Transport::Stdio {
             command: entry.required_text("command")?,
@@ -250,14 +256,8 @@ fn parse(name: &str, entry: &Value) -> Result<ServerConfig, Error> {
             env: entry.text_map("env")?,
             cwd: entry.text("cwd")?.map(PathBuf::from),
         },
-        ["url"] => Transport::Http(HttpConfig {
-            url: entry.required_text("url")?,
-            headers: entry.text_map("headers")?,
-            auth: entry.text("auth")?,
-            timeout: entry.seconds("timeout")?,
-            read_timeout: entry.seconds("sse_read_timeout")?,
-        }),
-        ["ws_url"] => Transport::WebSocket { url: entry.required_text("ws_url")? },
+        ["url"] => Transport::Http(http("url")?),
+        ["ws_url"] => Transport::WebSocket(http("ws_url")?),
         [] => {
             return Err(fault(
                 &entry.place,

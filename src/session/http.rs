@@ -18,7 +18,7 @@ use rmcp::transport::{DynamicTransportError, StreamableHttpClientTransport};
 use sse_stream::{Error as SseError, Sse};
 
 use super::ConfigPlace;
-use super::wire::Diverter;
+use super::wire::Wire;
 use crate::config::HttpConfig;
 use crate::error::{Error, with_causes};
 
@@ -29,59 +29,92 @@ type HttpResult<T> = Result<T, StreamableHttpError<reqwest::Error>>;
 /// Redirects that are followed, as long as they stay at the same origin.
 const REDIRECTS: usize = 10;
 
-/// A transport for an HTTP server. Headers may hold secrets, so that redirects to another origin are not followed. Proxies come from the
-/// configuration's variables, as nothing else here reads the environment.
+/// Where an HTTP or WebSocket server is, and how to speak to it. Headers may hold secrets, so that redirects to another origin are not
+/// followed. Proxies come from the configuration's variables, as nothing else here reads the environment.
+pub(super) struct Endpoint {
+    /// Its scheme is `http` or `https`.
+    pub(super) url: Url,
+    pub(super) client: reqwest::Client,
+    pub(super) headers: Headers,
+    /// A static bearer token.
+    pub(super) token: Option<String>,
+}
+
+impl Endpoint {
+    /// `key` is the entry's key that holds the URL; `schemes` are those that it may have, and what they are for HTTP.
+    pub(super) fn new(
+        key: &str,
+        schemes: &[(&str, &str); 2],
+        config: &HttpConfig,
+        place: &ConfigPlace<'_>,
+        bound: Duration,
+        verify_tls: bool,
+    ) -> Result<Self, Error> {
+        if !verify_tls {
+            tracing::warn!(server = place.server, "its TLS certificate is not checked");
+        }
+        let text = place.expand(key, &config.url)?;
+        let mut url = Url::parse(&text).map_err(|error| place.wrong(key, format!("it is not a URL: {error}")))?;
+        let Some((_, scheme)) = schemes.iter().find(|(scheme, _)| *scheme == url.scheme()) else {
+            let [(one, _), (other, _)] = schemes;
+            return Err(place.wrong(key, format!("expected `{one}` or `{other}`, found `{}`", url.scheme())));
+        };
+        if url.scheme() != *scheme {
+            let rest = text.split_once(':').map_or("", |(_, rest)| rest);
+            url = Url::parse(&format!("{scheme}:{rest}")).map_err(|error| place.wrong(key, error.to_string()))?;
+        }
+        let same_origin = redirect::Policy::custom(|attempt| {
+            let from = attempt.previous().last().map(Url::origin);
+            if from.is_some_and(|from| from == attempt.url().origin()) && attempt.previous().len() <= REDIRECTS {
+                attempt.follow()
+            } else {
+                attempt.error("it redirects to another origin, which would get the headers of this one")
+            }
+        });
+        let mut client = reqwest::Client::builder()
+            .connect_timeout(config.timeout.unwrap_or(bound))
+            .danger_accept_invalid_certs(!verify_tls)
+            .redirect(same_origin)
+            .no_proxy();
+        if let Some(read_timeout) = config.read_timeout {
+            client = client.read_timeout(read_timeout);
+        }
+        if let Some(proxy) = proxy(url.scheme(), place) {
+            client = client.proxy(proxy?);
+        }
+        let connect = |message| Error::Connect { server: place.server.into(), message, stderr: Vec::new() };
+        let client = client.build().map_err(|error| connect(format!("the HTTP client can't be set up: {error}")))?;
+        let token = config.auth.as_ref().map(|auth| place.expand("auth", auth)).transpose()?;
+        if token.as_ref().is_some_and(|token| HeaderValue::from_str(token).is_err()) {
+            return Err(place.wrong("auth", "it has characters that no HTTP header can hold"));
+        }
+        let mut headers = Headers::new();
+        for (key, value) in &config.headers {
+            let path = format!("headers.{key}");
+            let name =
+                key.parse::<HeaderName>().map_err(|_| place.wrong(&path, "no HTTP header can have this name"))?;
+            let value = HeaderValue::from_str(&place.expand(&path, value)?)
+                .map_err(|_| place.wrong(&path, "it has characters that no HTTP header can hold"))?;
+            headers.insert(name, value);
+        }
+        Ok(Self { url, client, headers, token })
+    }
+}
+
+/// A transport for a server that speaks streamable HTTP.
 pub(super) fn transport(
     config: &HttpConfig,
     place: &ConfigPlace<'_>,
     bound: Duration,
     verify_tls: bool,
-    diverter: &Arc<Diverter>,
+    wire: &Arc<Wire>,
 ) -> Result<StreamableHttpClientTransport<DivertingClient>, Error> {
-    if !verify_tls {
-        tracing::warn!(server = place.server, "its TLS certificate is not checked");
-    }
-    let url = place.expand("url", &config.url)?;
-    let parsed = Url::parse(&url).map_err(|error| place.wrong("url", format!("it is not a URL: {error}")))?;
-    if !matches!(parsed.scheme(), "http" | "https") {
-        return Err(place.wrong("url", format!("expected `http` or `https`, found `{}`", parsed.scheme())));
-    }
-    let same_origin = redirect::Policy::custom(|attempt| {
-        let from = attempt.previous().last().map(Url::origin);
-        if from.is_some_and(|from| from == attempt.url().origin()) && attempt.previous().len() <= REDIRECTS {
-            attempt.follow()
-        } else {
-            attempt.error("it redirects to another origin, which would get the headers of this one")
-        }
-    });
-    let mut http = reqwest::Client::builder()
-        .connect_timeout(config.timeout.unwrap_or(bound))
-        .danger_accept_invalid_certs(!verify_tls)
-        .redirect(same_origin)
-        .no_proxy();
-    if let Some(read_timeout) = config.read_timeout {
-        http = http.read_timeout(read_timeout);
-    }
-    if let Some(proxy) = proxy(parsed.scheme(), place) {
-        http = http.proxy(proxy?);
-    }
-    let connect = |message| Error::Connect { server: place.server.into(), message, stderr: Vec::new() };
-    let http = http.build().map_err(|error| connect(format!("the HTTP client can't be set up: {error}")))?;
-    let mut transport = StreamableHttpClientTransportConfig::with_uri(url);
-    if let Some(auth) = &config.auth {
-        let token = place.expand("auth", auth)?;
-        HeaderValue::from_str(&token)
-            .map_err(|_| place.wrong("auth", "it has characters that no HTTP header can hold"))?;
-        transport.auth_header = Some(token);
-    }
-    for (key, value) in &config.headers {
-        let path = format!("headers.{key}");
-        let name = key.parse::<HeaderName>().map_err(|_| place.wrong(&path, "no HTTP header can have this name"))?;
-        let value = HeaderValue::from_str(&place.expand(&path, value)?)
-            .map_err(|_| place.wrong(&path, "it has characters that no HTTP header can hold"))?;
-        transport.custom_headers.insert(name, value);
-    }
-    let client = DivertingClient { http, diverter: Arc::clone(diverter) };
+    let schemes = [("http", "http"), ("https", "https")];
+    let endpoint = Endpoint::new("url", &schemes, config, place, bound, verify_tls)?;
+    let mut transport = StreamableHttpClientTransportConfig::with_uri(endpoint.url.as_str());
+    transport.auth_header = endpoint.token;
+    transport.custom_headers = endpoint.headers;
+    let client = DivertingClient { http: endpoint.client, wire: Arc::clone(wire) };
     Ok(StreamableHttpClientTransport::with_client(client, transport))
 }
 
@@ -116,15 +149,15 @@ pub(super) fn explain(error: &DynamicTransportError) -> String {
 #[derive(Clone)]
 pub(super) struct DivertingClient {
     pub(super) http: reqwest::Client,
-    pub(super) diverter: Arc<Diverter>,
+    pub(super) wire: Arc<Wire>,
 }
 
 impl DivertingClient {
     fn divert(&self, events: Events) -> Events {
-        let diverter = Arc::clone(&self.diverter);
+        let wire = Arc::clone(&self.wire);
         let divert = move |event: Result<Sse, SseError>| {
             event.map(|mut event| {
-                if let Some(message) = event.data.as_deref().and_then(|text| diverter.divert(text)) {
+                if let Some(message) = event.data.as_deref().and_then(|text| wire.divert(text)) {
                     event.data = serde_json::to_string(&message).ok();
                 }
                 event
@@ -145,7 +178,7 @@ impl StreamableHttpClient for DivertingClient {
         auth_header: Option<String>,
         headers: Headers,
     ) -> HttpResult<StreamableHttpPostResponse> {
-        self.diverter.sent(&message);
+        self.wire.sent(&message);
         let response = self.http.post_message(uri, message, session_id, auth_header, headers).await?;
         Ok(match response {
             StreamableHttpPostResponse::Sse(events, session_id) => {

@@ -26,7 +26,7 @@ use crate::error::{Error, with_causes};
 use crate::tool::{Failure, FailureKind, Tool, ToolAnswer};
 pub(crate) use process::Children;
 use process::{Process, Program};
-use wire::{Complaints, Diverter, LineTransport, Slot, WantsText};
+use wire::{LineTransport, Slot, WantsText, Wire};
 
 /// Looks up the variables of a configuration: `${NAME}` becomes what it returns.
 pub(crate) type Variables = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -77,8 +77,7 @@ struct Inner {
     service: tokio::sync::Mutex<Option<RunningService<RoleClient, Events>>>,
     /// Kept after the service, so that its input is closed before the process is waited for.
     process: Option<Process>,
-    complaints: Arc<Complaints>,
-    diverter: Arc<Diverter>,
+    wire: Arc<Wire>,
     /// With the count of changes that it was listed at.
     tools: Mutex<Option<(u64, Arc<ToolSet>)>>,
     listing: tokio::sync::Mutex<()>,
@@ -114,7 +113,7 @@ impl Session {
         let connect = |message| Error::Connect { server: name.into(), message, stderr: Vec::new() };
         let place = ConfigPlace { server: name, variables: &*settings.variables };
         let bound = config.connect_timeout.unwrap_or(settings.connect_timeout);
-        let diverter = Arc::new(Diverter::default());
+        let wire = Arc::new(Wire::default());
         let opened = match &config.transport {
             Transport::Stdio { command, args, env, cwd } => {
                 let cwd = cwd.as_ref().map(|cwd| place.expand("cwd", &cwd.display().to_string())).transpose()?;
@@ -129,15 +128,14 @@ impl Session {
                 };
                 let (process, stdout, stdin) =
                     Process::start(&program, &*settings.variables, &settings.children).map_err(connect)?;
-                let complaints = Arc::new(Complaints::default());
-                let transport = LineTransport::new(stdout, stdin, Arc::clone(&diverter), Arc::clone(&complaints));
-                Self::initialize(name, transport, diverter, Some(process), complaints, bound).await
+                let transport = LineTransport::new(stdout, stdin, Arc::clone(&wire));
+                Self::initialize(name, transport, wire, Some(process), bound).await
             }
             Transport::Http(http) => {
-                let transport = http::transport(http, &place, bound, settings.verify_tls, &diverter)?;
-                Self::initialize(name, transport, diverter, None, Arc::default(), bound).await
+                let transport = http::transport(http, &place, bound, settings.verify_tls, &wire)?;
+                Self::initialize(name, transport, wire, None, bound).await
             }
-            Transport::WebSocket { .. } => Err(place.wrong("ws_url", "WebSocket servers are not supported yet")),
+            Transport::WebSocket(_) => Err(place.wrong("ws_url", "WebSocket servers are not supported yet")),
         };
         let mut session = opened?;
         if let Some(inner) = Arc::get_mut(&mut session.inner) {
@@ -156,17 +154,16 @@ impl Session {
             }
         });
         let (reader, writer) = tokio::io::split(ours);
-        let (diverter, complaints) = (Arc::new(Diverter::default()), Arc::new(Complaints::default()));
-        let transport = LineTransport::new(reader, writer, Arc::clone(&diverter), Arc::clone(&complaints));
-        Self::initialize(name, transport, diverter, None, complaints, Duration::from_secs(30)).await
+        let wire = Arc::new(Wire::default());
+        let transport = LineTransport::new(reader, writer, Arc::clone(&wire));
+        Self::initialize(name, transport, wire, None, Duration::from_secs(30)).await
     }
 
     async fn initialize<T>(
         name: &str,
         transport: T,
-        diverter: Arc<Diverter>,
+        wire: Arc<Wire>,
         process: Option<Process>,
-        complaints: Arc<Complaints>,
         bound: Duration,
     ) -> Result<Self, Error>
     where
@@ -188,11 +185,11 @@ impl Session {
                     other => with_causes(other),
                 };
                 let message = ended.map_or_else(reason, |how| format!("{how} before it answered `initialize`"));
-                return Err(Self::connect_error(name, &message, process.as_ref(), &complaints).await);
+                return Err(Self::connect_error(name, &message, process.as_ref(), &wire).await);
             }
             Err(_) => {
                 let message = format!("it did not answer `initialize` within {} s", bound.as_secs_f64());
-                return Err(Self::connect_error(name, &message, process.as_ref(), &complaints).await);
+                return Err(Self::connect_error(name, &message, process.as_ref(), &wire).await);
             }
         };
         tracing::debug!(server = name, "connected");
@@ -201,8 +198,7 @@ impl Session {
             peer: service.peer().clone(),
             service: tokio::sync::Mutex::new(Some(service)),
             process,
-            complaints,
-            diverter,
+            wire,
             tools: Mutex::default(),
             listing: tokio::sync::Mutex::default(),
             connect_timeout: bound,
@@ -211,13 +207,13 @@ impl Session {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    async fn connect_error(name: &str, message: &str, process: Option<&Process>, complaints: &Complaints) -> Error {
+    async fn connect_error(name: &str, message: &str, process: Option<&Process>, wire: &Wire) -> Error {
         let mut stderr = Vec::new();
         if let Some(process) = process {
             process.close().await;
             stderr = process.stderr();
         }
-        Error::Connect { server: name.into(), message: format!("{message}{}", complaints.suffix()), stderr }
+        Error::Connect { server: name.into(), message: format!("{message}{}", wire.complaints()), stderr }
     }
 
     /// How long a call that a script makes may take.
@@ -294,7 +290,7 @@ impl Session {
         if let Some(tools) = self.cached_tools() {
             return Ok(tools);
         }
-        let changes = self.inner.diverter.tools_changed.load(Ordering::Acquire);
+        let changes = self.inner.wire.tools_changed.load(Ordering::Acquire);
         let bound = self.inner.connect_timeout;
         let too_slow =
             |_| self.request_failed(TOOLS_LIST, format!("it did not answer within {} s", bound.as_secs_f64()));
@@ -305,7 +301,7 @@ impl Session {
     }
 
     fn cached_tools(&self) -> Option<Arc<ToolSet>> {
-        let changes = self.inner.diverter.tools_changed.load(Ordering::Acquire);
+        let changes = self.inner.wire.tools_changed.load(Ordering::Acquire);
         let cached = self.inner.tools.lock().unwrap_or_else(PoisonError::into_inner);
         cached.as_ref().filter(|(listed_at, _)| *listed_at == changes).map(|(_, tools)| Arc::clone(tools))
     }
@@ -445,7 +441,7 @@ impl Session {
 
     /// What is known of the end of a connection: how the process ended, and what it said last.
     async fn why_closed(&self) -> String {
-        let mut reason = format!("the connection is closed{}", self.inner.complaints.suffix());
+        let mut reason = format!("the connection is closed{}", self.inner.wire.complaints());
         if let Some(process) = &self.inner.process {
             if let Some(ended) = process.ended_within(Duration::from_millis(500)).await {
                 reason = format!("{reason}: {ended}");

@@ -1,5 +1,6 @@
-//! Messages on the wire. rmcp types every message, which for answers of tools means a detour over values that loses digits and rejects
-//! a whole list for one odd tool. So the answers that a caller wants as text are diverted here, and rmcp sees an empty result.
+//! Messages on the wire, whatever the transport. rmcp types every message, which for answers of tools means a detour over values that
+//! loses digits and rejects a whole list for one odd tool. So the answers that a caller wants as text are diverted here, and rmcp sees an
+//! empty result.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -17,12 +18,12 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader
 use tokio::sync::watch;
 
 /// Longest message that a server may send. An answer may have 8 MiB, which can double when JSON is sent inside of a JSON string.
-const MESSAGE_BYTES: usize = 32 << 20;
+pub(super) const MESSAGE_BYTES: usize = 32 << 20;
 /// Requests under way from which on those are looked for that nobody waits for.
 const FORGOTTEN: usize = 64;
 /// No notification of a change is longer.
 const NOTIFICATION_BYTES: usize = 4096;
-/// Lines of junk that are kept for an error message, and the length of each.
+/// Messages of junk that are kept for an error message, and the length of each.
 const JUNK_LINES: usize = 3;
 const JUNK_BYTES: usize = 200;
 
@@ -33,13 +34,16 @@ pub(super) type Slot = Mutex<Option<String>>;
 #[derive(Clone)]
 pub(super) struct WantsText(pub(super) Weak<Slot>);
 
-/// The requests under way whose answers are wanted as text, and whether the tools changed.
+/// What a connection's transport and its session share: the requests under way whose answers are wanted as text, what was wrong with
+/// what the server sent, and whether its tools changed. Every transport hands it each message, in order: [`Wire::sent`],
+/// [`Wire::received`].
 #[derive(Default)]
-pub(super) struct Diverter {
+pub(super) struct Wire {
     /// How often the server said that its tools changed. Counted here, as rmcp tells of it in a task of its own, after answers that
     /// came later.
     pub(super) tools_changed: AtomicU64,
     waiting: Mutex<HashMap<RequestId, Weak<Slot>>>,
+    complaints: Mutex<VecDeque<String>>,
 }
 
 /// As much of a message as decides whether it is a diverted answer.
@@ -51,7 +55,7 @@ struct Peek<'a> {
     result: Option<&'a RawValue>,
 }
 
-impl Diverter {
+impl Wire {
     /// Notes a request that goes out.
     pub(super) fn sent(&self, message: &ClientJsonRpcMessage) {
         let ClientJsonRpcMessage::Request(request) = message else { return };
@@ -62,6 +66,23 @@ impl Diverter {
                 waiting.retain(|_, slot| slot.strong_count() > 0);
             }
             waiting.insert(request.id.clone(), slot.clone());
+        }
+    }
+
+    /// Takes a message that came in, in the order in which it came: what rmcp gets in its place. `None` for what is no message, which is
+    /// noted for [`Wire::complaints`].
+    pub(super) fn received(&self, text: &str) -> Option<ServerJsonRpcMessage> {
+        if let Some(message) = self.divert(text) {
+            return Some(message);
+        }
+        match serde_json::from_str(text) {
+            Ok(message) => Some(message),
+            Err(error) => {
+                let shown = &text[..text.floor_char_boundary(JUNK_BYTES)];
+                tracing::warn!(message = shown, %error, "skipped what is no MCP message");
+                self.complain(format!("it sent what is no MCP message: `{shown}`"));
+                None
+            }
         }
     }
 
@@ -84,30 +105,23 @@ impl Diverter {
         Some(ServerJsonRpcMessage::response(ServerResult::EmptyResult(EmptyResult {}), id))
     }
 
+    /// Notes what is wrong with what the server sends.
+    pub(super) fn complain(&self, complaint: String) {
+        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        if complaints.len() == JUNK_LINES {
+            complaints.pop_front();
+        }
+        complaints.push_back(complaint);
+    }
+
+    /// What was wrong with what the server sent last, for the end of an error message: `; it …`, or nothing.
+    pub(super) fn complaints(&self) -> String {
+        let complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        complaints.iter().flat_map(|complaint| ["; ", complaint]).collect()
+    }
+
     fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<RequestId, Weak<Slot>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What was wrong with what a server sent; for error messages.
-#[derive(Default)]
-pub(super) struct Complaints {
-    lines: Mutex<VecDeque<String>>,
-}
-
-impl Complaints {
-    fn add(&self, complaint: String) {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() == JUNK_LINES {
-            lines.pop_front();
-        }
-        lines.push_back(complaint);
-    }
-
-    /// `; it …`, or nothing.
-    pub(super) fn suffix(&self) -> String {
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().flat_map(|line| ["; ", line]).collect()
     }
 }
 
@@ -119,15 +133,14 @@ pub(super) struct LineTransport<R, W> {
     writer: Arc<tokio::sync::Mutex<Option<W>>>,
     /// Ends a write that the server does not take.
     closed: watch::Sender<bool>,
-    diverter: Arc<Diverter>,
-    complaints: Arc<Complaints>,
+    wire: Arc<Wire>,
 }
 
 impl<R: AsyncRead + Unpin, W> LineTransport<R, W> {
-    pub(super) fn new(reader: R, writer: W, diverter: Arc<Diverter>, complaints: Arc<Complaints>) -> Self {
+    pub(super) fn new(reader: R, writer: W, wire: Arc<Wire>) -> Self {
         let writer = Arc::new(tokio::sync::Mutex::new(Some(writer)));
         let reader = BufReader::with_capacity(64 << 10, reader);
-        Self { reader, line: Vec::new(), writer, closed: watch::Sender::new(false), diverter, complaints }
+        Self { reader, line: Vec::new(), writer, closed: watch::Sender::new(false), wire }
     }
 
     /// Reads up to the next line's end into `line`; `false` at the end of the stream, or where the line is too long.
@@ -142,33 +155,13 @@ impl<R: AsyncRead + Unpin, W> LineTransport<R, W> {
             self.line.extend_from_slice(&available[..taken]);
             self.reader.consume(taken);
             if self.line.len() > MESSAGE_BYTES {
-                self.complaints.add(format!(
+                self.wire.complain(format!(
                     "it sent a message of more than {MESSAGE_BYTES} bytes, and the connection was closed"
                 ));
                 return false;
             }
             if end.is_some() {
                 return true;
-            }
-        }
-    }
-
-    fn parse(&self, line: &[u8]) -> Option<ServerJsonRpcMessage> {
-        let text = String::from_utf8_lossy(line);
-        let text = text.trim();
-        if text.is_empty() {
-            return None;
-        }
-        if let Some(message) = self.diverter.divert(text) {
-            return Some(message);
-        }
-        match serde_json::from_str(text) {
-            Ok(message) => Some(message),
-            Err(error) => {
-                let shown = &text[..text.floor_char_boundary(JUNK_BYTES)];
-                tracing::warn!(line = shown, %error, "skipped a line that is no MCP message");
-                self.complaints.add(format!("it printed a line that is no MCP message: `{shown}`"));
-                None
             }
         }
     }
@@ -186,7 +179,7 @@ where
     type Error = io::Error;
 
     fn send(&mut self, message: TxJsonRpcMessage<RoleClient>) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        self.diverter.sent(&message);
+        self.wire.sent(&message);
         let (writer, mut closed) = (Arc::clone(&self.writer), self.closed.subscribe());
         async move {
             let mut line = serde_json::to_vec(&message)?;
@@ -207,7 +200,10 @@ where
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleClient>> {
         while self.read_line().await {
             let line = std::mem::take(&mut self.line);
-            if let Some(message) = self.parse(&line) {
+            let text = String::from_utf8_lossy(&line);
+            if let Some(message) =
+                Some(text.trim()).filter(|text| !text.is_empty()).and_then(|text| self.wire.received(text))
+            {
                 return Some(message);
             }
         }
