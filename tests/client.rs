@@ -471,7 +471,7 @@ async fn errors_of_connecting() -> Result<(), Ignored> {
     );
     assert_eq!(
         error("junk").await,
-        "can't connect to the server `junk`: it did not answer `initialize` within 2 s; it printed a line that is no MCP message: \
+        "can't connect to the server `junk`: it did not answer `initialize` within 2 s; it sent what is no MCP message: \
          `Usage: something else`"
     );
     assert_eq!(
