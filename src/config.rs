@@ -11,6 +11,18 @@ use crate::limits::Limits;
 
 const SERVERS: &str = "mcpServers";
 const LIMITS: &str = "limits";
+/// What a `type` may be, as various clients write it, with the key that such an entry has.
+const KINDS: [(&str, &str); 8] = [
+    ("stdio", "command"),
+    ("http", "url"),
+    ("streamable-http", "url"),
+    ("streamable_http", "url"),
+    ("streamableHttp", "url"),
+    (SSE, "url"),
+    ("ws", "ws_url"),
+    ("websocket", "ws_url"),
+];
+const SSE: &str = "sse";
 /// What VS Code calls it.
 const SERVERS_OF_VS_CODE: &str = "servers";
 
@@ -61,7 +73,9 @@ pub enum Transport {
     },
     /// Streamable HTTP (`url`).
     Http(HttpConfig),
-    /// WebSocket (`ws_url`): recognised, but not supported yet.
+    /// HTTP+SSE, which was before streamable HTTP (`url`, and `"type": "sse"`).
+    Sse(HttpConfig),
+    /// WebSocket (`ws_url`).
     WebSocket(HttpConfig),
 }
 
@@ -79,6 +93,8 @@ pub struct HttpConfig {
     pub timeout: Option<Duration>,
     /// Longest silence of a response stream (`sse_read_timeout`, in seconds).
     pub read_timeout: Option<Duration>,
+    /// Whether HTTP+SSE is tried where the server refuses streamable HTTP: where the entry has no `type`.
+    pub sse_fallback: bool,
 }
 
 impl Config {
@@ -240,6 +256,10 @@ fn parse(name: &str, entry: &Value) -> Result<ServerConfig, Error> {
     };
     let entry = Entry { place, fields };
     let given: Vec<&str> = ["command", "url", "ws_url"].into_iter().filter(|key| fields.contains_key(*key)).collect();
+    let kind = match given.as_slice() {
+        [key] => entry.kind(key)?,
+        _ => None,
+    };
     let http = |key| -> Result<HttpConfig, Error> {
         Ok(HttpConfig {
             url: entry.required_text(key)?,
@@ -247,6 +267,7 @@ fn parse(name: &str, entry: &Value) -> Result<ServerConfig, Error> {
             auth: entry.text("auth")?,
             timeout: entry.seconds("timeout")?,
             read_timeout: entry.seconds("sse_read_timeout")?,
+            sse_fallback: kind.is_none() && key == "url",
         })
     };
     let transport = match given.as_slice() {
@@ -256,6 +277,7 @@ fn parse(name: &str, entry: &Value) -> Result<ServerConfig, Error> {
             env: entry.text_map("env")?,
             cwd: entry.text("cwd")?.map(PathBuf::from),
         },
+        ["url"] if kind == Some(SSE) => Transport::Sse(http("url")?),
         ["url"] => Transport::Http(http("url")?),
         ["ws_url"] => Transport::WebSocket(http("ws_url")?),
         [] => {
@@ -295,6 +317,27 @@ struct Entry<'a> {
 impl Entry<'_> {
     fn wrong(&self, key: &str, expected: &str, found: &Value) -> Error {
         fault(&format!("{}.{key}", self.place), format!("expected {expected}, found {}", kind(found)))
+    }
+
+    /// The kind of connection that `type` names, or `transport`, which other clients say for it. `given` is the key that the entry has.
+    fn kind(&self, given: &str) -> Result<Option<&'static str>, Error> {
+        let mut found = None;
+        for key in ["type", "transport"] {
+            let Some(text) = self.text(key)? else { continue };
+            let path = format!("{}.{key}", self.place);
+            let Some((kind, needs)) = KINDS.iter().find(|(kind, _)| *kind == text) else {
+                let known = "`stdio`, `http`, `streamable-http`, `sse`, `websocket`";
+                return Err(fault(&path, format!("expected one of {known}, found `{text}`")));
+            };
+            if *needs != given {
+                return Err(fault(&path, format!("`{kind}` needs `{needs}`, and the entry has `{given}`")));
+            }
+            if found.is_some_and(|found| (found == SSE) != (*kind == SSE)) {
+                return Err(fault(&path, format!("it is `{kind}`, and `type` is not: keep one")));
+            }
+            found = Some(*kind);
+        }
+        Ok(found)
     }
 
     fn text(&self, key: &str) -> Result<Option<String>, Error> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use reqwest::header::{HeaderName, HeaderValue};
-use reqwest::{NoProxy, Proxy, Url, redirect};
+use reqwest::{NoProxy, Proxy, StatusCode, Url, redirect};
 use rmcp::model::ClientJsonRpcMessage;
 use rmcp::transport::streamable_http_client::{
     StreamableHttpClient, StreamableHttpClientTransportConfig, StreamableHttpError, StreamableHttpPostResponse,
@@ -133,16 +133,34 @@ fn proxy(scheme: &str, place: &ConfigPlace<'_>) -> Option<Result<Proxy, Error>> 
 /// Why a transport failed, without rmcp's names of types, and without the URL, which may hold a secret.
 pub(super) fn explain(error: &DynamicTransportError) -> String {
     match error.error.downcast_ref::<StreamableHttpError<reqwest::Error>>() {
-        Some(StreamableHttpError::Client(error)) => match (error.status(), error.source()) {
-            (Some(status), _) => format!("it answered HTTP {status}"),
-            (None, Some(cause)) => with_causes(cause),
-            (None, None) => "the HTTP request failed".into(),
-        },
+        Some(StreamableHttpError::Client(error)) => request_failed(error),
         Some(StreamableHttpError::AuthRequired(_)) => {
             "it wants authorisation (HTTP 401): set `auth` to a token, or `headers`, in its configuration".into()
         }
         Some(error) => with_causes(error),
         None => with_causes(&*error.error),
+    }
+}
+
+/// The HTTP status with which a server refused a message.
+pub(super) fn refusal(error: &DynamicTransportError) -> Option<StatusCode> {
+    match error.error.downcast_ref::<StreamableHttpError<reqwest::Error>>()? {
+        StreamableHttpError::Client(error) => error.status(),
+        // rmcp has the status of some in its message only.
+        StreamableHttpError::UnexpectedServerResponse(message) => {
+            let status = message.strip_prefix("HTTP ")?.get(..3)?;
+            status.parse().ok()
+        }
+        _ => None,
+    }
+}
+
+/// Why a request failed, without the URL.
+pub(super) fn request_failed(error: &reqwest::Error) -> String {
+    match (error.status(), error.source()) {
+        (Some(status), _) => format!("it answered HTTP {status}"),
+        (None, Some(cause)) => with_causes(cause),
+        (None, None) => "the HTTP request failed".into(),
     }
 }
 

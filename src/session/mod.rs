@@ -2,6 +2,8 @@
 
 mod http;
 mod process;
+mod sse;
+mod websocket;
 mod wire;
 
 use std::path::PathBuf;
@@ -21,7 +23,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::catalog::ToolSet;
-use crate::config::{ServerConfig, Transport, expand};
+use crate::config::{HttpConfig, ServerConfig, Transport, expand};
 use crate::error::{Error, with_causes};
 use crate::tool::{Failure, FailureKind, Tool, ToolAnswer};
 pub(crate) use process::Children;
@@ -133,15 +135,37 @@ impl Session {
             }
             Transport::Http(http) => {
                 let transport = http::transport(http, &place, bound, settings.verify_tls, &wire)?;
+                match Self::initialize(name, transport, Arc::clone(&wire), None, bound).await {
+                    Err(refused) if http.sse_fallback && wire.refusal().is_some_and(sse::may_be_meant) => {
+                        let older = Self::open_older(http, &place, bound, settings.verify_tls).await;
+                        older.map_err(|error| both_failed(refused, error))
+                    }
+                    other => other,
+                }
+            }
+            Transport::Sse(http) => Self::open_older(http, &place, bound, settings.verify_tls).await,
+            Transport::WebSocket(http) => {
+                let transport = websocket::connect(http, &place, bound, settings.verify_tls, &wire).await?;
                 Self::initialize(name, transport, wire, None, bound).await
             }
-            Transport::WebSocket(_) => Err(place.wrong("ws_url", "WebSocket servers are not supported yet")),
         };
         let mut session = opened?;
         if let Some(inner) = Arc::get_mut(&mut session.inner) {
             inner.call_timeout = config.call_timeout;
         }
         Ok(session)
+    }
+
+    /// Connects to a server that speaks the older HTTP+SSE.
+    async fn open_older(
+        config: &HttpConfig,
+        place: &ConfigPlace<'_>,
+        bound: Duration,
+        verify_tls: bool,
+    ) -> Result<Self, Error> {
+        let wire = Arc::new(Wire::default());
+        let transport = sse::connect(config, place, bound, verify_tls, &wire).await?;
+        Self::initialize(place.server, transport, wire, None, bound).await
     }
 
     /// Connects to a server in this process.
@@ -181,7 +205,12 @@ impl Session {
                     ClientInitializeError::ConnectionClosed(_) => {
                         "it closed the connection before it answered `initialize`".into()
                     }
-                    ClientInitializeError::TransportError { error, .. } => http::explain(error),
+                    ClientInitializeError::TransportError { error, .. } => {
+                        if let Some(status) = http::refusal(error) {
+                            wire.refused(status);
+                        }
+                        http::explain(error)
+                    }
                     other => with_causes(other),
                 };
                 let message = ended.map_or_else(reason, |how| format!("{how} before it answered `initialize`"));
@@ -469,6 +498,17 @@ impl Session {
             ServiceError::TransportSend(error) => (FailureKind::Connection, http::explain(error)),
             other => (FailureKind::Connection, with_causes(other)),
         }
+    }
+}
+
+/// The error of a server that speaks neither streamable HTTP nor what was before it.
+fn both_failed(streamable: Error, older: Error) -> Error {
+    match (streamable, older) {
+        (Error::Connect { server, message, stderr }, Error::Connect { message: older, .. }) => {
+            let message = format!("{message}; and as a server of the older HTTP+SSE: {older}");
+            Error::Connect { server, message, stderr }
+        }
+        (_, older) => older,
     }
 }
 

@@ -5,8 +5,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use http::StatusCode;
 use rmcp::RoleClient;
 use rmcp::model::{ClientJsonRpcMessage, EmptyResult, GetExtensions, RequestId, ServerJsonRpcMessage, ServerResult};
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
@@ -44,6 +45,7 @@ pub(super) struct Wire {
     pub(super) tools_changed: AtomicU64,
     waiting: Mutex<HashMap<RequestId, Weak<Slot>>>,
     complaints: Mutex<VecDeque<String>>,
+    refusal: OnceLock<StatusCode>,
 }
 
 /// As much of a message as decides whether it is a diverted answer.
@@ -120,6 +122,16 @@ impl Wire {
         complaints.iter().flat_map(|complaint| ["; ", complaint]).collect()
     }
 
+    /// Notes the HTTP status with which the server refused to `initialize`.
+    pub(super) fn refused(&self, status: StatusCode) {
+        let _ = self.refusal.set(status);
+    }
+
+    /// The HTTP status with which the server refused to `initialize`.
+    pub(super) fn refusal(&self) -> Option<StatusCode> {
+        self.refusal.get().copied()
+    }
+
     fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<RequestId, Weak<Slot>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -167,7 +179,7 @@ impl<R: AsyncRead + Unpin, W> LineTransport<R, W> {
     }
 }
 
-fn not_connected() -> io::Error {
+pub(super) fn not_connected() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the connection is closed")
 }
 

@@ -1,0 +1,281 @@
+//! The transport that MCP had before streamable HTTP (protocol revision 2024-11-05): one event stream brings all that the server says,
+//! and its first event names the endpoint that our messages are posted to. The stream can't be resumed, so that its end is the
+//! connection's.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use rmcp::RoleClient;
+use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
+use rmcp::transport::Transport;
+use tokio::sync::watch;
+
+use super::ConfigPlace;
+use super::http::{Endpoint, request_failed};
+use super::wire::{MESSAGE_BYTES, Wire, not_connected};
+use crate::config::HttpConfig;
+use crate::error::Error;
+
+/// An answer to a message says nothing but its status; as much of its body is read, so that the HTTP connection can be used again.
+const ANSWER_BYTES: usize = 64 << 10;
+
+/// Whether a server that refuses to `initialize` over streamable HTTP with this status may be one of the older transport: it knows no
+/// POST at this address. Statuses that say who may call, or when, are about neither.
+pub(super) fn may_be_meant(refusal: StatusCode) -> bool {
+    let of_others = [
+        StatusCode::UNAUTHORIZED,
+        StatusCode::FORBIDDEN,
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+        StatusCode::REQUEST_TIMEOUT,
+        StatusCode::TOO_MANY_REQUESTS,
+    ];
+    refusal.is_client_error() && !of_others.contains(&refusal)
+}
+
+/// A transport for a server that has opened its event stream and named its endpoint.
+pub(super) async fn connect(
+    config: &HttpConfig,
+    place: &ConfigPlace<'_>,
+    bound: Duration,
+    verify_tls: bool,
+    wire: &Arc<Wire>,
+) -> Result<SseTransport, Error> {
+    let server = Endpoint::new("url", &[("http", "http"), ("https", "https")], config, place, bound, verify_tls)?;
+    let opened = match tokio::time::timeout(bound, open(&server)).await {
+        Ok(opened) => opened,
+        Err(_) => Err(format!("it did not name the endpoint for messages within {} s", bound.as_secs_f64())),
+    };
+    let (events, endpoint) =
+        opened.map_err(|message| Error::Connect { server: place.server.into(), message, stderr: Vec::new() })?;
+    let closed = watch::Sender::new(false);
+    Ok(SseTransport { events: Some(events), server: Arc::new(server), endpoint, closed, wire: Arc::clone(wire) })
+}
+
+async fn open(server: &Endpoint) -> Result<(Events, Url), String> {
+    let request = with_headers(server, server.client.get(server.url.clone())).header(ACCEPT, "text/event-stream");
+    let response = request.send().await.map_err(|error| request_failed(&error))?;
+    match response.status() {
+        StatusCode::OK => {}
+        StatusCode::UNAUTHORIZED => {
+            return Err(
+                "it wants authorisation (HTTP 401): set `auth` to a token, or `headers`, in its configuration".into()
+            );
+        }
+        status => return Err(format!("it answered HTTP {status} where it was asked for its event stream")),
+    }
+    let kind =
+        response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("nothing that says so");
+    if !kind.starts_with("text/event-stream") {
+        return Err(format!("it answered with `{kind}` where it was asked for an event stream"));
+    }
+    let base = response.url().clone();
+    let mut events = Events::new(response);
+    let named = loop {
+        match events.next().await? {
+            Some((kind, data)) if kind == "endpoint" => break data,
+            Some(_) => {}
+            None => return Err("its event stream ended before it named the endpoint for messages".into()),
+        }
+    };
+    let endpoint = base.join(named.trim()).map_err(|error| format!("the endpoint that it named is no URL: {error}"))?;
+    if endpoint.origin() != base.origin() {
+        return Err(format!(
+            "the endpoint for messages that it named is at `{}`, and not at `{}` where it is itself; nothing is sent there, as it \
+             would get the headers",
+            endpoint.origin().ascii_serialization(),
+            base.origin().ascii_serialization(),
+        ));
+    }
+    Ok((events, endpoint))
+}
+
+fn with_headers(server: &Endpoint, mut request: RequestBuilder) -> RequestBuilder {
+    if let Some(token) = &server.token {
+        request = request.bearer_auth(token);
+    }
+    request.headers(server.headers.clone().into_iter().collect())
+}
+
+/// MCP over an event stream and the endpoint that it named.
+pub(super) struct SseTransport {
+    events: Option<Events>,
+    server: Arc<Endpoint>,
+    endpoint: Url,
+    /// Ends what is under way, when we close, or when the server does not know us any more.
+    closed: watch::Sender<bool>,
+    wire: Arc<Wire>,
+}
+
+impl Transport<RoleClient> for SseTransport {
+    type Error = io::Error;
+
+    fn send(&mut self, message: TxJsonRpcMessage<RoleClient>) -> impl Future<Output = io::Result<()>> + Send + 'static {
+        self.wire.sent(&message);
+        let request = with_headers(&self.server, self.server.client.post(self.endpoint.clone()));
+        let (close, mut closed) = (self.closed.clone(), self.closed.subscribe());
+        async move {
+            let request = request.header(CONTENT_TYPE, "application/json").body(serde_json::to_vec(&message)?);
+            let post = async {
+                let mut response = request.send().await.map_err(|error| request_failed(&error))?;
+                let status = response.status();
+                if status == StatusCode::NOT_FOUND || status == StatusCode::GONE {
+                    close.send_replace(true);
+                    return Err(format!("it answered HTTP {status}: it does not know this connection any more"));
+                }
+                if !status.is_success() {
+                    return Err(format!("it answered HTTP {status}"));
+                }
+                let mut read = 0;
+                while let Ok(Some(part)) = response.chunk().await
+                    && read < ANSWER_BYTES
+                {
+                    read += part.len();
+                }
+                Ok(())
+            };
+            tokio::select! {
+                biased;
+                posted = post => posted.map_err(io::Error::other),
+                _ = closed.wait_for(|closed| *closed) => Err(not_connected()),
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleClient>> {
+        let mut closed = self.closed.subscribe();
+        let events = self.events.as_mut()?;
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                _ = closed.wait_for(|closed| *closed) => return None,
+            };
+            match event {
+                Ok(Some((kind, data))) if kind == "message" => {
+                    if let Some(message) = self.wire.received(&data) {
+                        return Some(message);
+                    }
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    self.wire.complain("it ended its event stream".into());
+                    return None;
+                }
+                Err(reason) => {
+                    self.wire.complain(reason);
+                    return None;
+                }
+            }
+        }
+    }
+
+    async fn close(&mut self) -> io::Result<()> {
+        self.closed.send_replace(true);
+        // Dropping it ends the HTTP connection, which is all that there is to tell the server.
+        self.events = None;
+        Ok(())
+    }
+}
+
+/// The events of a stream, each with its kind and its data. No event is longer than a message may be.
+struct Events {
+    response: Response,
+    /// Received, and not yet a whole line.
+    rest: Vec<u8>,
+    /// The last line ended with a carriage return, which a line feed may follow.
+    after_return: bool,
+    event: Event,
+    ready: VecDeque<(String, String)>,
+}
+
+#[derive(Default)]
+struct Event {
+    kind: String,
+    data: Option<String>,
+}
+
+impl Events {
+    fn new(response: Response) -> Self {
+        Self { response, rest: Vec::new(), after_return: false, event: Event::default(), ready: VecDeque::new() }
+    }
+
+    /// The next event; nothing at the end of the stream. May be dropped while it waits.
+    async fn next(&mut self) -> Result<Option<(String, String)>, String> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Ok(Some(event));
+            }
+            let part = self.response.chunk().await;
+            let part = part.map_err(|error| format!("its event stream broke: {}", request_failed(&error)))?;
+            let Some(part) = part else { return Ok(None) };
+            self.take(&part)?;
+        }
+    }
+
+    fn take(&mut self, part: &[u8]) -> Result<(), String> {
+        for piece in part.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
+            let (text, end) = match piece {
+                [text @ .., end @ (b'\n' | b'\r')] => (text, Some(*end)),
+                text => (text, None),
+            };
+            // The second half of a line's end.
+            if std::mem::take(&mut self.after_return) && text.is_empty() && end == Some(b'\n') {
+                continue;
+            }
+            self.rest.extend_from_slice(text);
+            if self.rest.len() + self.event.data.as_ref().map_or(0, String::len) > MESSAGE_BYTES {
+                return Err(format!(
+                    "it sent a message of more than {MESSAGE_BYTES} bytes, and the connection was closed"
+                ));
+            }
+            if let Some(end) = end {
+                self.after_return = end == b'\r';
+                let line = std::mem::take(&mut self.rest);
+                if let Some(event) = self.event.line(&String::from_utf8_lossy(&line)) {
+                    self.ready.push_back(event);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Event {
+    /// Takes a line; an empty one ends the event, which counts only if it has data.
+    fn line(&mut self, line: &str) -> Option<(String, String)> {
+        if line.is_empty() {
+            let Self { kind, data } = std::mem::take(self);
+            let kind = if kind.is_empty() { "message".into() } else { kind };
+            return data.map(|data| (kind, data));
+        }
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match (field, &mut self.data) {
+            ("event", _) => self.kind = value.into(),
+            ("data", Some(data)) => {
+                data.push('\n');
+                data.push_str(value);
+            }
+            ("data", data) => *data = Some(value.into()),
+            _ => {} // comments, ids, and times to reconnect after
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Event;
+
+    #[test]
+    fn lines_become_events() {
+        let mut event = Event::default();
+        let lines = [": hello", "event: endpoint", "id: 5", "data:/a", "", "", "data: one", "data: two", "data", ""];
+        let events: Vec<_> = lines.iter().filter_map(|line| event.line(line)).collect();
+        let expected = [("endpoint", "/a"), ("message", "one\ntwo\n")];
+        assert_eq!(events, expected.map(|(kind, data)| (kind.to_string(), data.to_string())));
+    }
+}
