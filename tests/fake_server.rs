@@ -73,7 +73,7 @@ pub fn main(behaviour: &str) {
 
 /// How often something was asked.
 #[derive(Default)]
-struct Seen {
+pub struct Seen {
     lists: u32,
     calls: u32,
     cancelled: u32,
@@ -108,7 +108,7 @@ fn work(seen: &mut Seen, request: &Value) {
 }
 
 /// The lines that answer a request, as text, so that numbers and odd JSON go out as they stand here.
-fn answer(behaviour: &str, seen: &mut Seen, id: &Value, method: &str, params: &Value) -> Vec<String> {
+pub fn answer(behaviour: &str, seen: &mut Seen, id: &Value, method: &str, params: &Value) -> Vec<String> {
     let result = |result: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);
     match method {
         "initialize" => vec![result(&format!(
@@ -262,6 +262,7 @@ fn tools(behaviour: &str, seen: &Seen, params: &Value) -> String {
             return json!({"tools": [tool(&format!("page-{page}"))], "nextCursor": next}).to_string();
         }
         "hostile" => ATTACKS.to_vec(),
+        "faults" => vec!["echo", "fault"],
         "collisions" => vec![
             "list-files",
             "list.files",

@@ -11,6 +11,8 @@ mod arguments;
 mod client;
 mod command;
 mod fake_server;
+mod fault_server;
+mod faults;
 mod fixtures;
 mod guide;
 mod hostile;
@@ -28,6 +30,7 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
         Some(fake_server::ARGUMENT) => return fake_server::main(arguments.next().as_deref().unwrap_or_default()),
+        Some(fault_server::ARGUMENT) => return fault_server::main(arguments.next().as_deref().unwrap_or_default()),
         Some(hostile::ARGUMENT) => return hostile::main(arguments.next().as_deref().unwrap_or_default()),
         _ => {}
     }
@@ -35,6 +38,7 @@ fn main() {
         arguments::tests(),
         client::tests(),
         command::tests(),
+        faults::tests(),
         guide::tests(),
         hostile::tests(),
         limits::tests(),

@@ -6,6 +6,7 @@ mod sse;
 mod websocket;
 mod wire;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -193,15 +194,10 @@ impl Session {
     where
         T: rmcp::transport::Transport<RoleClient> + 'static,
     {
-        let service = match tokio::time::timeout(bound, Events.serve(transport)).await {
+        let mut service = match tokio::time::timeout(bound, Events.serve(transport)).await {
             Ok(Ok(service)) => service,
             Ok(Err(error)) => {
-                // A process that has just ended explains more than the pipe that broke.
-                let ended = match &process {
-                    Some(process) => process.ended_within(Duration::from_millis(500)).await,
-                    None => None,
-                };
-                let reason = || match &error {
+                let reason = match &error {
                     ClientInitializeError::ConnectionClosed(_) => {
                         "it closed the connection before it answered `initialize`".into()
                     }
@@ -211,9 +207,24 @@ impl Session {
                         }
                         http::explain(error)
                     }
+                    ClientInitializeError::JsonRpcError(error) => {
+                        format!("it refused `initialize`: {} (JSON-RPC error {})", error.message, error.code.0)
+                    }
+                    ClientInitializeError::ExpectedInitResponse(_) | ClientInitializeError::ExpectedInitResult(_) => {
+                        "what it answered to `initialize` is no answer to that".into()
+                    }
                     other => with_causes(other),
                 };
-                let message = ended.map_or_else(reason, |how| format!("{how} before it answered `initialize`"));
+                // A process that has just ended explains more than the pipe that broke.
+                let broke = matches!(
+                    error,
+                    ClientInitializeError::ConnectionClosed(_) | ClientInitializeError::TransportError { .. }
+                );
+                let ended = match &process {
+                    Some(process) if broke => process.ended_within(Duration::from_millis(500)).await,
+                    _ => None,
+                };
+                let message = ended.map_or(reason, |how| format!("{how} before it answered `initialize`"));
                 return Err(Self::connect_error(name, &message, process.as_ref(), &wire).await);
             }
             Err(_) => {
@@ -221,6 +232,15 @@ impl Session {
                 return Err(Self::connect_error(name, &message, process.as_ref(), &wire).await);
             }
         };
+        let version = service.peer().peer_info().map(|info| info.protocol_version.clone());
+        if let Some(version) = version.filter(|version| !ProtocolVersion::KNOWN_VERSIONS.contains(version)) {
+            let _ = tokio::time::timeout(CLOSE, service.close()).await;
+            let known: Vec<&str> = ProtocolVersion::KNOWN_VERSIONS.iter().map(ProtocolVersion::as_str).collect();
+            let known = known.join("`, `");
+            let message =
+                format!("it speaks the protocol revision `{version}`, which is none of those known here: `{known}`");
+            return Err(Self::connect_error(name, &message, process.as_ref(), &wire).await);
+        }
         tracing::debug!(server = name, "connected");
         let inner = Inner {
             name: name.into(),
@@ -349,6 +369,7 @@ impl Session {
         let mut tools = Vec::new();
         let mut bytes = 0;
         let mut cursor = None;
+        let mut cursors = HashSet::new();
         for _ in 0..PAGES {
             let list = ListToolsRequest::with_param(PaginatedRequestParams::default().with_cursor(cursor.take()));
             let answer = self.text_of(ClientRequest::ListToolsRequest(list), None).await;
@@ -366,6 +387,10 @@ impl Session {
                 }
             }
             match page.next_cursor.filter(|next| !next.is_empty()) {
+                Some(next) if !cursors.insert(next.clone()) => {
+                    let message = format!("the list goes round: the page `{next}` came twice");
+                    return Err(self.request_failed(TOOLS_LIST, message));
+                }
                 Some(next) => cursor = Some(next),
                 None => return Ok(tools),
             }

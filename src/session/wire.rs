@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use http::StatusCode;
 use rmcp::RoleClient;
-use rmcp::model::{ClientJsonRpcMessage, EmptyResult, GetExtensions, RequestId, ServerJsonRpcMessage, ServerResult};
+use rmcp::model::{
+    ClientJsonRpcMessage, EmptyResult, ErrorData, GetExtensions, RequestId, ServerJsonRpcMessage, ServerResult,
+};
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
 use serde::Deserialize;
@@ -71,21 +73,24 @@ impl Wire {
         }
     }
 
-    /// Takes a message that came in, in the order in which it came: what rmcp gets in its place. `None` for what is no message, which is
-    /// noted for [`Wire::complaints`].
+    /// Takes a message that came in, in the order in which it came: what rmcp gets in its place. What answers a request, but can't be read,
+    /// becomes an error for whoever waits for it. `None` for what is no message, which is noted for [`Wire::complaints`].
     pub(super) fn received(&self, text: &str) -> Option<ServerJsonRpcMessage> {
         if let Some(message) = self.divert(text) {
             return Some(message);
         }
-        match serde_json::from_str(text) {
-            Ok(message) => Some(message),
-            Err(error) => {
-                let shown = &text[..text.floor_char_boundary(JUNK_BYTES)];
-                tracing::warn!(message = shown, %error, "skipped what is no MCP message");
-                self.complain(format!("it sent what is no MCP message: `{shown}`"));
-                None
-            }
+        let error = match serde_json::from_str(text) {
+            Ok(message) => return Some(message),
+            Err(error) => error,
+        };
+        let shown = &text[..text.floor_char_boundary(JUNK_BYTES)];
+        tracing::warn!(message = shown, %error, "skipped what is no MCP message");
+        if let Ok(Peek { id: Some(id), method: None, .. }) = serde_json::from_str(text) {
+            let error = ErrorData::parse_error(format!("its answer is no JSON-RPC response: `{shown}`"), None);
+            return Some(ServerJsonRpcMessage::error(error, Some(id)));
         }
+        self.complain(format!("it sent what is no MCP message: `{shown}`"));
+        None
     }
 
     /// Takes a message that came in, if its text is wanted: the message that rmcp gets in its place.
