@@ -78,6 +78,12 @@ async fn malformed_entries_are_named() -> Result<(), Ignored> {
         "number": {"command": 5},
         "time": {"url": "http://localhost", "timeout": -1},
         "boxed": {"command": "x", "sandbox": true},
+        "sse": {"command": "x", "type": "sse"},
+        "http": {"ws_url": "ws://localhost", "transport": "http"},
+        "pigeon": {"url": "http://localhost", "type": "pigeon"},
+        "typed": {"url": "http://localhost", "type": {"name": "http"}},
+        "two": {"url": "http://localhost", "type": "http", "transport": "sse"},
+        "fine": {"command": "x", "type": "stdio", "transport": null},
     }));
     let problems: Vec<String> = client.config().problems().iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -90,6 +96,12 @@ async fn malformed_entries_are_named() -> Result<(), Ignored> {
             "in the configuration, mcpServers.time.timeout: expected a positive number of seconds, found `-1`",
             "in the configuration, mcpServers.boxed.sandbox: sandboxed servers are not supported yet, and a server that asks for it never \
              runs unsandboxed",
+            "in the configuration, mcpServers.sse.type: `sse` needs `url`, and the entry has `command`",
+            "in the configuration, mcpServers.http.transport: `http` needs `url`, and the entry has `ws_url`",
+            "in the configuration, mcpServers.pigeon.type: expected one of `stdio`, `http`, `streamable-http`, `sse`, `websocket`, \
+             found `pigeon`",
+            "in the configuration, mcpServers.typed.type: expected a string, found an object",
+            "in the configuration, mcpServers.two.transport: it is `sse`, and `type` is not: keep one",
         ]
     );
     let execution = run(
@@ -479,7 +491,7 @@ async fn errors_of_connecting() -> Result<(), Ignored> {
         "can't connect to the server `folder`: can't start `cat`: its folder `/no/such/folder` does not exist"
     );
     assert!(error("refused").await.contains("onnection refused"), "{}", error("refused").await);
-    assert!(error("socket").await.ends_with("mcpServers.socket.ws_url: WebSocket servers are not supported yet"));
+    assert!(error("socket").await.contains("onnection refused"), "{}", error("socket").await);
     client.close_all_sessions().await;
     Ok(())
 }

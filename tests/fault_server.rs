@@ -191,8 +191,10 @@ pub struct FaultServer {
 struct Shared {
     fault: String,
     seen: Mutex<Seen>,
-    /// Requests of each kind, such as `POST`.
-    requests: Mutex<HashMap<String, usize>>,
+    /// The heads of all requests, one after the other.
+    heads: Mutex<String>,
+    /// Close frames that came in.
+    farewells: AtomicUsize,
     /// Counts sessions of streamable HTTP.
     sessions: AtomicUsize,
     /// Open event streams of HTTP+SSE, by number.
@@ -217,7 +219,8 @@ impl FaultServer {
         let shared = Arc::new(Shared {
             fault: fault.into(),
             seen: Mutex::default(),
-            requests: Mutex::default(),
+            heads: Mutex::default(),
+            farewells: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
             streams: Mutex::default(),
             elsewhere: format!("http://{}", address.replace("127.0.0.1", "localhost")),
@@ -246,9 +249,19 @@ impl FaultServer {
         }
     }
 
-    /// How many requests of a method there were, or HTTP connections for `connections`.
-    pub fn requests(&self, method: &str) -> usize {
-        self.shared.requests.lock().unwrap().get(method).copied().unwrap_or(0)
+    /// How often a text occurs in the heads of all requests.
+    pub fn count(&self, text: &str) -> usize {
+        self.shared.heads.lock().unwrap().matches(text).count()
+    }
+
+    /// How often the client has closed a WebSocket with a close frame.
+    pub fn farewells(&self) -> usize {
+        self.shared.farewells.load(Ordering::SeqCst)
+    }
+
+    /// Event streams of HTTP+SSE that are open.
+    pub fn streams(&self) -> usize {
+        self.shared.streams.lock().unwrap().len()
     }
 }
 
@@ -260,7 +273,7 @@ struct Request {
 }
 
 /// Reads a request; nothing where the connection ends.
-async fn read_request(connection: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Request> {
+async fn read_request(connection: &mut TcpStream, buffer: &mut Vec<u8>, shared: &Shared) -> Option<Request> {
     let end = loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             break end;
@@ -270,6 +283,7 @@ async fn read_request(connection: &mut TcpStream, buffer: &mut Vec<u8>) -> Optio
         }
     };
     let head = String::from_utf8(buffer.drain(..end + 4).collect()).unwrap();
+    shared.heads.lock().unwrap().push_str(&head);
     let mut lines = head.lines();
     let mut words = lines.next()?.split(' ').map(String::from);
     let (method, path) = (words.next()?, words.next()?);
@@ -289,8 +303,7 @@ async fn read_request(connection: &mut TcpStream, buffer: &mut Vec<u8>) -> Optio
 /// Answers requests until one ends the connection.
 async fn connection_of(mut connection: TcpStream, shared: &Arc<Shared>) {
     let mut buffer = Vec::new();
-    while let Some(request) = read_request(&mut connection, &mut buffer).await {
-        *shared.requests.lock().unwrap().entry(request.method.clone()).or_default() += 1;
+    while let Some(request) = read_request(&mut connection, &mut buffer, shared).await {
         let path = request.path.split('?').next().unwrap_or_default().to_string();
         let goes_on = match (request.method.as_str(), path.as_str()) {
             ("GET", "/ws" | "/ws/moved") => return web_socket(connection, &request, shared).await,
@@ -481,10 +494,13 @@ async fn event_stream(mut connection: TcpStream, shared: &Shared) {
             }
             _ => chunk(connection, format!("event: endpoint\ndata: /messages/{number}\n\n").as_bytes()).await?,
         }
-        while let Some(next) = receiver.recv().await {
-            act(connection, next).await?;
+        loop {
+            tokio::select! {
+                next = receiver.recv() => act(connection, next?).await?,
+                // The client is gone.
+                _ = connection.readable() => return None,
+            }
         }
-        Some(())
     }
     .await;
     shared.streams.lock().unwrap().remove(&number);
@@ -542,7 +558,10 @@ async fn web_socket(mut connection: TcpStream, request: &Request, shared: &Share
     }
     let mut socket = WebSocketStream::from_raw_socket(connection, Role::Server, None).await;
     while let Some(Ok(frame)) = socket.next().await {
-        let Message::Text(text) = frame else { continue };
+        let Message::Text(text) = frame else {
+            shared.farewells.fetch_add(usize::from(matches!(frame, Message::Close(_))), Ordering::SeqCst);
+            continue;
+        };
         let message: Value = serde_json::from_str(&text).unwrap();
         let called = message["params"]["name"] == "fault";
         let acts = acts(fault, &mut shared.seen.lock().unwrap(), &message);

@@ -18,6 +18,8 @@ pub fn tests() -> Vec<Trial> {
         test("real_servers::four_over_stdio_from_one_configuration", four_over_stdio),
         test("real_servers::memory_keeps_what_a_script_writes", memory),
         test("real_servers::streamable_http", streamable_http),
+        test("real_servers::http_and_sse_of_the_typescript_sdk", sse_of_typescript),
+        test("real_servers::http_and_sse_of_the_python_sdk", sse_of_python),
         test("real_servers::the_python_sdk_is_served", python_sdk),
         test("real_servers::the_python_sdk_is_served_in_process", python_sdk_in_process),
     ]
@@ -104,13 +106,18 @@ async fn memory() -> Result<(), Ignored> {
     Ok(())
 }
 
-/// Starts server-everything over HTTP on a free port: the process and its endpoint.
-async fn everything_over_http() -> Result<(Child, String), Ignored> {
+/// Starts server-everything over HTTP on a free port: the process and its origin.
+async fn everything_over_http(transport: &str) -> Result<(Child, String), Ignored> {
     let everything = need(fixtures::everything())?;
+    let mut server = Command::new(&everything.program);
+    server.args(&everything.args).arg(transport);
+    Ok(listening(server, &["listening on port", "is running on port"]).await)
+}
+
+/// Starts a server that listens on the port `PORT`, and says so on its standard error: the process and its origin.
+async fn listening(mut server: Command, says: &[&str]) -> (Child, String) {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut server = Command::new(&everything.program)
-        .args(&everything.args)
-        .arg("streamableHttp")
+    let mut server = server
         .env("PORT", port.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -119,20 +126,21 @@ async fn everything_over_http() -> Result<(Child, String), Ignored> {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(server.stderr.take().unwrap()).lines();
+    let mut said = String::new();
     while let Some(line) = lines.next_line().await.unwrap() {
-        if line.contains("listening on port") {
+        if says.iter().any(|what| line.contains(what)) {
             tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-            return Ok((server, format!("http://127.0.0.1:{port}/mcp")));
+            return (server, format!("http://127.0.0.1:{port}"));
         }
+        said.push_str(&line);
     }
-    panic!("server-everything ended before it listened");
+    panic!("the server ended before it listened: {said}");
 }
 
 async fn streamable_http() -> Result<(), Ignored> {
-    let (mut server, url) = everything_over_http().await?;
-    let client = client(
-        json!({"remote": {"url": "${SCHEME:-http}".to_string() + &url["http".len()..], "headers": {"X-Test": "1"}}}),
-    );
+    let (mut server, origin) = everything_over_http("streamableHttp").await?;
+    let url = format!("${{SCHEME:-http}}{}/mcp", &origin["http".len()..]);
+    let client = client(json!({"remote": {"url": url, "headers": {"X-Test": "1"}}}));
     let script = r#"
         let weather = remote.get_structured_content(#{location: "New York"});
         let caught = ();
@@ -145,6 +153,60 @@ async fn streamable_http() -> Result<(), Ignored> {
     let execution = run(&client, "try { remote.get_sum(#{a: 1, b: 2}) } catch (e) { return e.kind }").await;
     assert_eq!(value(execution), json!("connection"));
     client.close_all_sessions().await;
+    Ok(())
+}
+
+/// Found out about, and by its type.
+async fn sse_of_typescript() -> Result<(), Ignored> {
+    for kind in [Value::Null, json!("sse")] {
+        let (mut server, origin) = everything_over_http("sse").await?;
+        let client = client(json!({"remote": {"url": format!("{origin}/sse"), "type": kind}}));
+        let script = r#"
+            let weather = remote.get_structured_content(#{location: "New York"});
+            let sums = parallel_map(0..20, |i| remote.get_sum(#{a: i, b: 2}));
+            [remote.echo(#{message: "ä\n\u2028"}), weather.temperature, sums.len(), sums[19]]
+        "#;
+        assert_eq!(
+            value(run(&client, script).await),
+            json!(["Echo: ä\n\u{2028}", 33, 20, "The sum of 19 and 2 is 21."])
+        );
+        server.kill().await.unwrap();
+        let execution = run(&client, "try { remote.get_sum(#{a: 1, b: 2}) } catch (e) { return e.kind }").await;
+        assert_eq!(value(execution), json!("connection"));
+        client.close_all_sessions().await;
+    }
+    Ok(())
+}
+
+const SDK_SERVER: &str = r#"
+import os
+from mcp.server import MCPServer
+
+server = MCPServer("sums")
+
+@server.tool()
+def add(a: int, b: int) -> int:
+    return a + b
+
+@server.tool()
+def fail() -> str:
+    raise ValueError("no such thing")
+
+server.run("sse", host="127.0.0.1", port=int(os.environ["PORT"]))
+"#;
+
+async fn sse_of_python() -> Result<(), Ignored> {
+    let python = need(fixtures::python_sdk())?;
+    let mut command = Command::new(&python.program);
+    command.args(["-c", SDK_SERVER]);
+    let (_server, origin) = listening(command, &["Uvicorn running"]).await;
+    for kind in [Value::Null, json!("sse")] {
+        let client = client(json!({"sums": {"url": format!("{origin}/sse"), "type": kind}}));
+        let script = "let why = (); try { sums.fail() } catch (e) { why = e.kind }
+            [sums.add(#{a: 1, b: 2}).result, parallel_map(0..20, |i| sums.add(#{a: i, b: 1}).result).len(), why]";
+        assert_eq!(value(run(&client, script).await), json!([3, 20, "tool"]));
+        client.close_all_sessions().await;
+    }
     Ok(())
 }
 

@@ -117,14 +117,18 @@ impl Transport<RoleClient> for SseTransport {
         self.wire.sent(&message);
         let request = with_headers(&self.server, self.server.client.post(self.endpoint.clone()));
         let (close, mut closed) = (self.closed.clone(), self.closed.subscribe());
+        let wire = Arc::clone(&self.wire);
         async move {
             let request = request.header(CONTENT_TYPE, "application/json").body(serde_json::to_vec(&message)?);
             let post = async {
                 let mut response = request.send().await.map_err(|error| request_failed(&error))?;
                 let status = response.status();
                 if status == StatusCode::NOT_FOUND || status == StatusCode::GONE {
+                    let reason = format!("it answered HTTP {status}: it does not know this connection any more");
+                    // Whoever waits for an answer is told by the end of the connection, and may be so before this message fails.
+                    wire.complain(reason.clone());
                     close.send_replace(true);
-                    return Err(format!("it answered HTTP {status}: it does not know this connection any more"));
+                    return Err(reason);
                 }
                 if !status.is_success() {
                     return Err(format!("it answered HTTP {status}"));
