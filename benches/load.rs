@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
-use shared::{median, status, time};
+use shared::{median, proportional, status, time};
 
 /// First arguments that make this binary something else.
 const SERVER: &str = "server-that-waits";
@@ -188,13 +188,6 @@ fn flat_memory(runtime: &Runtime) {
         println!("  after {milestone:>6}, {:>5.1} s: {}", start.elapsed().as_secs_f64(), process());
     }
     runtime.block_on(client.close_all_sessions());
-}
-
-/// kB of memory that this process has, pages that are mapped several times counted once.
-fn proportional() -> usize {
-    let sums = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
-    let sum = sums.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB"));
-    sum.map_or(0, |sum| sum.parse().unwrap())
 }
 
 /// What Linux says of this process.

@@ -41,3 +41,11 @@ pub(crate) fn status(name: &str) -> Option<String> {
     let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     Some(value.trim().into())
 }
+
+/// kB of memory that this process has, pages that are mapped several times counted once.
+#[allow(dead_code, reason = "not every benchmark weighs itself")]
+pub(crate) fn proportional() -> usize {
+    let sums = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
+    let sum = sums.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB"));
+    sum.map_or(0, |sum| sum.parse().unwrap())
+}
