@@ -249,6 +249,11 @@ impl FaultServer {
         }
     }
 
+    /// Its port.
+    pub fn port(&self) -> String {
+        self.address.rsplit(':').next().unwrap().into()
+    }
+
     /// How often a text occurs in the heads of all requests.
     pub fn count(&self, text: &str) -> usize {
         self.shared.heads.lock().unwrap().matches(text).count()
@@ -513,6 +518,10 @@ async fn posted(connection: &mut TcpStream, request: &Request, shared: &Shared) 
     let Some(stream) = stream else { return status(connection, "404 Not Found", "").await };
     let message: Value = serde_json::from_slice(&request.body).unwrap();
     let first = message["params"]["name"] == "fault" && shared.is_first_call();
+    if shared.fault == "stops-reading" && message["method"] == "tools/call" && message["params"]["name"] == "echo" {
+        // No answer at all.
+        return std::future::pending().await;
+    }
     match shared.fault.as_str() {
         "500-once" if first => return status(connection, "500 Internal Server Error", "").await,
         "404-once" if first => return status(connection, "404 Not Found", "").await,
@@ -566,6 +575,15 @@ async fn web_socket(mut connection: TcpStream, request: &Request, shared: &Share
         let called = message["params"]["name"] == "fault";
         let acts = acts(fault, &mut shared.seen.lock().unwrap(), &message);
         let close = |code, reason: &'static str| Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+        if called && fault == "stops-reading" {
+            for act in acts {
+                if let Act::Say(message) = act {
+                    socket.send(Message::text(String::from_utf8(message).unwrap())).await.unwrap();
+                }
+            }
+            // For as long as the connection stands.
+            return std::future::pending().await;
+        }
         if called {
             let done = match fault {
                 "closes-with-a-code" => socket.send(close(CloseCode::Error, "out of tea")).await,

@@ -1,16 +1,18 @@
 //! Servers with faults ([`fault_server`](crate::fault_server)), over each transport: what a script is told, that the server next to it
 //! goes on working, and that the next call works where it can.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
-use rhaiway::{Error, FailureKind, Session, ToolAnswer};
+use rhaiway::{Error, ExecuteOptions, FailureKind, Session, ToolAnswer};
 use serde_json::{Map, Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::fake_server;
 use crate::fault_server::{self, FaultServer};
+use crate::fixtures;
 use crate::processes::Mark;
-use crate::support::{Ignored, builder, client, demo, run, test, value};
+use crate::support::{Ignored, builder, client, demo, need, run, test, value};
 
 /// What a fault comes to, with `*` for anything in a text.
 enum Outcome {
@@ -298,6 +300,8 @@ pub fn tests() -> Vec<Trial> {
         test("faults::closing_says_farewell", farewell),
         test("faults::an_error_that_nobody_catches_names_the_server", uncaught),
         test("faults::a_server_deaf_to_sigterm_is_ended", deaf_to_sigterm),
+        test("faults::certificates_are_checked", certificates),
+        test("faults::closing_does_not_wait_for_a_server_that_does_not_read", closing_while_writing),
     ]);
     tests
 }
@@ -542,6 +546,92 @@ async fn deaf_to_sigterm() -> Result<(), Ignored> {
             drop(client);
             mark.gone().await;
         }
+    }
+    Ok(())
+}
+
+/// Speaks TLS with a certificate of its own making, and hands all on to the port it is given.
+const TLS: &str = r#"
+import datetime, socket, ssl, sys, tempfile, threading
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+key = ec.generate_private_key(ec.SECP256R1())
+name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+now = datetime.datetime.now(datetime.timezone.utc)
+builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+builder = builder.serial_number(1).not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
+builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
+with tempfile.NamedTemporaryFile() as file:
+    file.write(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    file.write(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    file.flush()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file.name)
+context.set_alpn_protocols(["h2", "http/1.1"])
+
+def hand_on(source, target):
+    try:
+        while part := source.recv(65536):
+            target.sendall(part)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+def serve(client):
+    try:
+        client = context.wrap_socket(client, server_side=True)
+    except OSError:
+        return
+    server = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+    threading.Thread(target=hand_on, args=(server, client), daemon=True).start()
+    hand_on(client, server)
+
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+"#;
+
+async fn certificates() -> Result<(), Ignored> {
+    let python = need(fixtures::python_sdk())?;
+    let server = FaultServer::start("none").await;
+    let mut tls = tokio::process::Command::new(&python.program)
+        .args(["-c", TLS, &server.port()])
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let port = BufReader::new(tls.stdout.take().unwrap()).lines().next_line().await.unwrap().unwrap();
+    for transport in ["http", "sse", "older", "ws"] {
+        let mut entry = server.entry(transport);
+        let key = if transport == "ws" { "ws_url" } else { "url" };
+        let (scheme, path) = (entry[key].as_str().unwrap().split("://").next().unwrap(), entry[key].as_str().unwrap());
+        let path = path.rsplit('/').next().unwrap();
+        entry[key] = json!(format!("{scheme}s://localhost:{port}/{path}"));
+        let servers = json!({"bad": entry});
+        let client = builder(servers.clone()).build().unwrap();
+        let error = client.create_session("bad").await.unwrap_err().to_string();
+        assert!(error.contains("certificate"), "{transport}: {error}");
+        let client = builder(servers).verify_tls(false).build().unwrap();
+        assert_eq!(value(run(&client, "bad.fault()").await), json!("fine"), "{transport}");
+        client.close_all_sessions().await;
+    }
+    Ok(())
+}
+
+async fn closing_while_writing() -> Result<(), Ignored> {
+    for transport in ["sse", "ws"] {
+        let client = client(json!({"bad": entry(transport, "stops-reading").await}));
+        // The first call makes it stop; the second is more than sockets hold.
+        let script = "bad.fault(); let text = \"x\"; text.pad(1_000_000, \"x\"); parallel_map(0..32, |i| bad.echo(#{text: text}))";
+        let options = ExecuteOptions::default().timeout(Duration::from_secs(2));
+        let error = client.execute_code(script, options).await.unwrap().error.unwrap();
+        assert_eq!(error.kind.as_str(), "timeout", "{}", error.message);
+        let closing = Instant::now();
+        client.close_all_sessions().await;
+        assert!(closing.elapsed() < Duration::from_secs(8), "{transport}: {:?}", closing.elapsed());
     }
     Ok(())
 }

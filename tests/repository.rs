@@ -30,6 +30,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("cap_std", &["sandbox"]),
     ("jsonschema", &["catalog"]),
     ("rmcp", &["session", "serve", "lib"]),
+    ("reqwest", &["session"]),
+    ("tokio_tungstenite", &["session"]),
     ("rhaiway_demo_server", &["cli"]),
     ("println!", &["cli"]),
     ("print!", &["cli"]),
