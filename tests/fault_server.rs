@@ -31,6 +31,8 @@ enum Act {
     Trickle(Vec<u8>),
     /// Sends bytes that no frame is around.
     Raw(Vec<u8>),
+    /// Sends a message again and again, for as long as the connection stands.
+    Repeat(Vec<u8>),
     /// Ends the connection, and the process where there is one.
     Die,
 }
@@ -126,6 +128,7 @@ fn acts(fault: &str, seen: &mut Seen, message: &Value) -> Vec<Act> {
             let flood = (0..10_000).flat_map(|_| say(notification("resources/list_changed")));
             flood.chain(say(fine)).collect()
         }
+        "endless-flood" => vec![Act::Repeat(notification("resources/list_changed").into_bytes())],
         "no-jsonrpc" => say(fine.replacen(r#""jsonrpc":"2.0","#, "", 1)),
         "other-jsonrpc" => say(fine.replacen("2.0", "1.0", 1)),
         "neither-result-nor-error" => say(format!(r#"{{"jsonrpc":"2.0","id":{id}}}"#)),
@@ -171,6 +174,11 @@ pub fn main(fault: &str) {
                     out.flush()
                 }),
                 Act::Raw(bytes) => out.write_all(&bytes),
+                Act::Repeat(message) => {
+                    let line = [&message[..], b"\n"].concat();
+                    while out.write_all(&line).is_ok() {}
+                    return;
+                }
                 Act::Die => {
                     out.flush().unwrap();
                     eprintln!("going down");
@@ -359,6 +367,9 @@ async fn act(connection: &mut TcpStream, act: Act) -> Option<()> {
             Some(())
         }
         Act::Raw(bytes) => chunk(connection, &[b"data: ", &bytes[..]].concat()).await,
+        Act::Repeat(message) => loop {
+            chunk(connection, &event(&message)).await?;
+        },
         Act::Die => None,
     }
 }
@@ -640,6 +651,11 @@ async fn web_socket(mut connection: TcpStream, request: &Request, shared: &Share
                 // A frame that announces more than there is.
                 Act::Raw(bytes) => {
                     socket.get_mut().write_all(&[&[0x81, 125], &bytes[..]].concat()).await.map_err(Into::into)
+                }
+                Act::Repeat(message) => {
+                    let text = String::from_utf8(message).unwrap();
+                    while socket.send(Message::text(text.clone())).await.is_ok() {}
+                    return;
                 }
                 Act::Die => return,
             };

@@ -20,13 +20,15 @@ enum Outcome {
     Works,
     /// The call fails with this kind and message, and the next one works.
     Fails(&'static str),
+    /// The call fails with this kind and message, and so does the next one.
+    Never(&'static str),
     /// The tools can't be listed, with this message, and neither at the next call.
     NoTools(&'static str),
     /// There is no connection, with this message, and neither at the next call.
     NoConnection(&'static str),
 }
 
-use Outcome::{Fails, NoConnection, NoTools, Works};
+use Outcome::{Fails, Never, NoConnection, NoTools, Works};
 
 const ALL: &[&str] = &["stdio", "http", "sse", "ws"];
 /// All that say why a connection ended.
@@ -128,6 +130,9 @@ const CASES: &[(&[&str], &str, Outcome)] = &[
     (ALL, "junk", Works),
     (TELLING, "only-junk", Fails(LATE)),
     (ALL, "flood", Works),
+    (TELLING, "endless-flood", Never(LATE)),
+    // An answer of streamable HTTP has a stream of its own, which keeps no other from coming.
+    (HTTP, "endless-flood", Fails(LATE)),
     (ALL, "no-jsonrpc", Works),
     (ALL, "other-jsonrpc", Works),
     (
@@ -269,6 +274,7 @@ const CASES: &[(&[&str], &str, Outcome)] = &[
 const ENDLESS: &[&str] = &[
     "never-initialises",
     "never",
+    "endless-flood",
     "id-is-null",
     "only-junk",
     "batch",
@@ -341,6 +347,7 @@ async fn check(transport: &str, fault: &str, outcome: &Outcome) -> Result<(), Ig
         Works if fault == "invalid-utf8" => ("ok: \u{fffd}ine".into(), "ok: echo".into()),
         Works => ("ok: fine".into(), "ok: echo".into()),
         Fails(why) => (format!("bad: {why}"), "ok: echo".into()),
+        Never(why) => (format!("bad: {why}"), format!("bad: {why}")),
         NoTools(why) => {
             let why = format!("bad: connection: the server `bad` failed on `tools/list`: {why}");
             (why.clone(), why)

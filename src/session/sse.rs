@@ -184,9 +184,34 @@ impl Transport<RoleClient> for SseTransport {
     }
 }
 
-/// The events of a stream, each with its kind and its data. No event is longer than a message may be.
+/// The events of a response.
 struct Events {
     response: Response,
+    parser: Parser,
+}
+
+impl Events {
+    fn new(response: Response) -> Self {
+        Self { response, parser: Parser::default() }
+    }
+
+    /// The next event, its kind and its data; nothing at the end of the stream. May be dropped while it waits.
+    async fn next(&mut self) -> Result<Option<(String, String)>, String> {
+        loop {
+            if let Some(event) = self.parser.ready.pop_front() {
+                return Ok(Some(event));
+            }
+            let part = self.response.chunk().await;
+            let part = part.map_err(|error| format!("its event stream broke: {}", request_failed(&error)))?;
+            let Some(part) = part else { return Ok(None) };
+            self.parser.take(&part)?;
+        }
+    }
+}
+
+/// Makes events of bytes, however they are cut. No event is longer than a message may be.
+#[derive(Default)]
+struct Parser {
     /// Received, and not yet a whole line.
     rest: Vec<u8>,
     /// The last line ended with a carriage return, which a line feed may follow.
@@ -201,24 +226,7 @@ struct Event {
     data: Option<String>,
 }
 
-impl Events {
-    fn new(response: Response) -> Self {
-        Self { response, rest: Vec::new(), after_return: false, event: Event::default(), ready: VecDeque::new() }
-    }
-
-    /// The next event; nothing at the end of the stream. May be dropped while it waits.
-    async fn next(&mut self) -> Result<Option<(String, String)>, String> {
-        loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Ok(Some(event));
-            }
-            let part = self.response.chunk().await;
-            let part = part.map_err(|error| format!("its event stream broke: {}", request_failed(&error)))?;
-            let Some(part) = part else { return Ok(None) };
-            self.take(&part)?;
-        }
-    }
-
+impl Parser {
     fn take(&mut self, part: &[u8]) -> Result<(), String> {
         for piece in part.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
             let (text, end) = match piece {
@@ -272,14 +280,36 @@ impl Event {
 
 #[cfg(test)]
 mod tests {
-    use super::Event;
+    use super::{MESSAGE_BYTES, Parser};
+
+    const STREAM: &str = ": hello\n\nevent: endpoint\r\nid: 5\r\ndata:/a\r\n\r\ndata: ä\rdata: two\rdata\r\r\n\n\ndata: last\n\ndata: cut off";
+
+    fn events(parts: &[&[u8]]) -> Vec<(String, String)> {
+        let mut parser = Parser::default();
+        for part in parts {
+            parser.take(part).unwrap();
+        }
+        parser.ready.into()
+    }
 
     #[test]
-    fn lines_become_events() {
-        let mut event = Event::default();
-        let lines = [": hello", "event: endpoint", "id: 5", "data:/a", "", "", "data: one", "data: two", "data", ""];
-        let events: Vec<_> = lines.iter().filter_map(|line| event.line(line)).collect();
-        let expected = [("endpoint", "/a"), ("message", "one\ntwo\n")];
-        assert_eq!(events, expected.map(|(kind, data)| (kind.to_string(), data.to_string())));
+    fn bytes_become_events_however_they_are_cut() {
+        let expected = [("endpoint", "/a"), ("message", "ä\ntwo\n"), ("message", "last")];
+        let expected = expected.map(|(kind, data)| (kind.to_string(), data.to_string()));
+        let bytes = STREAM.as_bytes();
+        for cut in 0..=bytes.len() {
+            assert_eq!(events(&[&bytes[..cut], &bytes[cut..]]), expected, "cut at {cut}");
+        }
+        assert_eq!(events(&bytes.chunks(1).collect::<Vec<_>>()), expected);
+    }
+
+    #[test]
+    fn an_event_has_its_bound() {
+        let long = vec![b'x'; MESSAGE_BYTES / 2];
+        let mut parser = Parser::default();
+        for part in [b"data: ", &long[..], b"\ndata: "] {
+            assert_eq!(parser.take(part), Ok(()));
+        }
+        assert!(parser.take(&long).is_err_and(|error| error.contains("more than 33554432 bytes")));
     }
 }
