@@ -14,6 +14,7 @@ const MEMORY: (&str, &str) = ("@modelcontextprotocol/server-memory", "2026.8.31"
 const TIME: (&str, &str) = ("mcp-server-time", "2026.10.19");
 const GIT: (&str, &str) = ("mcp-server-git", "2026.10.19");
 const PYTHON_SDK: (&str, &str) = ("mcp", "2.3.0");
+const WEBSOCKETS: (&str, &str) = ("websockets", "17.4");
 
 const OLDEST_NODE: &[u32] = &[20];
 const OLDEST_PYTHON: &[u32] = &[3, 10];
@@ -65,7 +66,16 @@ pub fn git() -> &'static Fixture {
 pub fn python_sdk() -> &'static Fixture {
     static FIXTURE: OnceLock<Fixture> = OnceLock::new();
     FIXTURE.get_or_init(|| {
-        let program = venv("python-sdk", &[PYTHON_SDK])?;
+        let program = venv("python-sdk", &[PYTHON_SDK], "mcp")?;
+        Ok(Command { program, args: Vec::new() })
+    })
+}
+
+/// A Python that can `import websockets`.
+pub fn python_websockets() -> &'static Fixture {
+    static FIXTURE: OnceLock<Fixture> = OnceLock::new();
+    FIXTURE.get_or_init(|| {
+        let program = venv("python-websockets", &[WEBSOCKETS], "websockets")?;
         Ok(Command { program, args: Vec::new() })
     })
 }
@@ -102,12 +112,12 @@ fn install_npm() -> Result<(String, PathBuf), String> {
 
 fn python_server(module: &str) -> Fixture {
     static PYTHON: OnceLock<Result<String, String>> = OnceLock::new();
-    let program = PYTHON.get_or_init(|| venv("python-servers", &[TIME, GIT])).clone()?;
+    let program = PYTHON.get_or_init(|| venv("python-servers", &[TIME, GIT], "mcp")).clone()?;
     Ok(Command { program, args: vec!["-m".into(), module.into()] })
 }
 
-/// Installs the packages, which depend on the SDK or are it, in a virtual environment and returns its python.
-fn venv(name: &str, packages: &[(&str, &str)]) -> Result<String, String> {
+/// Installs the packages in a virtual environment, in which the module can then be imported, and returns its python.
+fn venv(name: &str, packages: &[(&str, &str)], module: &str) -> Result<String, String> {
     let script = "import sys; print(sys.executable); print('%d.%d' % sys.version_info[:2])";
     let probe = |name| interpreter(name, "-c", script, OLDEST_PYTHON);
     let (base, version) =
@@ -124,7 +134,7 @@ fn venv(name: &str, packages: &[(&str, &str)]) -> Result<String, String> {
         pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--quiet"]);
         pip.args(packages.iter().map(|(name, version)| format!("{name}=={version}")));
         run(&mut pip, "pip install")?;
-        run(process::Command::new(&python).args(["-c", "import mcp"]), "import mcp").map(drop)
+        run(process::Command::new(&python).args(["-c", &format!("import {module}")]), "import").map(drop)
     })?;
     Ok(folder.join(in_venv).display().to_string())
 }

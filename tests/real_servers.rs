@@ -20,6 +20,7 @@ pub fn tests() -> Vec<Trial> {
         test("real_servers::streamable_http", streamable_http),
         test("real_servers::http_and_sse_of_the_typescript_sdk", sse_of_typescript),
         test("real_servers::http_and_sse_of_the_python_sdk", sse_of_python),
+        test("real_servers::web_socket_of_another_library", web_socket),
         test("real_servers::the_python_sdk_is_served", python_sdk),
         test("real_servers::the_python_sdk_is_served_in_process", python_sdk_in_process),
     ]
@@ -207,6 +208,60 @@ async fn sse_of_python() -> Result<(), Ignored> {
         assert_eq!(value(run(&client, script).await), json!([3, 20, "tool"]));
         client.close_all_sessions().await;
     }
+    Ok(())
+}
+
+/// Hands each message of a WebSocket on to a process of its own, and back.
+const WEB_SOCKET_SERVER: &str = r#"
+import asyncio, os, sys
+from asyncio.subprocess import PIPE
+from websockets.asyncio.server import serve
+
+async def relay(socket):
+    process = await asyncio.create_subprocess_exec(*sys.argv[1:], stdin=PIPE, stdout=PIPE, limit=1 << 24)
+    async def back():
+        async for line in process.stdout:
+            await socket.send(line.decode())
+    task = asyncio.create_task(back())
+    async for message in socket:
+        if "get_issue" in message and "404" in message:
+            await socket.close(4404, "gone fishing")
+        process.stdin.write(message.encode() + b"\n")
+    print("closed with", socket.close_code, file=sys.stderr, flush=True)
+    process.stdin.close()
+    await process.wait()
+    await task
+
+async def main():
+    async with serve(relay, "127.0.0.1", int(os.environ["PORT"]), subprotocols=["mcp"]):
+        print("listening on port", file=sys.stderr, flush=True)
+        await asyncio.get_running_loop().create_future()
+
+asyncio.run(main())
+"#;
+
+async fn web_socket() -> Result<(), Ignored> {
+    let python = need(fixtures::python_websockets())?;
+    let mut command = Command::new(&python.program);
+    command.args(["-c", WEB_SOCKET_SERVER, program(), "demo-server"]);
+    let (mut server, origin) = listening(command, &["listening on port"]).await;
+    let client = client(json!({"demo": {"ws_url": origin.replace("http", "ws")}}));
+    let script = "
+        let long = \"ä\";
+        long.pad(100_000, \"ö\");
+        let number = demo.create_issue(#{title: \"long\", body: long}).number;
+        let same = demo.get_issue(#{number: number}).body == long;
+        let numbers = parallel_map(1..20, |i| demo.get_issue(#{number: i}).number);
+        try { demo.get_issue(#{number: 404}) } catch (e) { return [same, numbers, e.message] }
+    ";
+    let execution = run(&client, script).await;
+    let numbers: Vec<u32> = (1..20).collect();
+    let why = "the connection is closed; it closed the WebSocket with code 4404: `gone fishing`";
+    assert_eq!(value(execution), json!([true, numbers, why]));
+    server.kill().await.unwrap();
+    let execution = run(&client, "try { demo.list_users() } catch (e) { return e.kind }").await;
+    assert_eq!(value(execution), json!("connection"));
+    client.close_all_sessions().await;
     Ok(())
 }
 
