@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use rhaiway::{Client, ExecuteOptions, Isolation, Limits, Session};
+use rhaiway::{CallOptions, Client, ExecuteOptions, Isolation, Limits, Session};
 use serde_json::{Map, Value, json};
 use tokio::runtime::Builder;
 
@@ -79,7 +79,10 @@ async fn connect(client: &Client, names: &[String]) -> Vec<Session> {
 }
 
 async fn call(sessions: &[Session]) {
-    for answer in join_all(sessions.iter().map(|session| session.call_tool("list_users", Map::new(), None))).await {
+    for answer in
+        join_all(sessions.iter().map(|session| session.call_tool("list_users", Map::new(), CallOptions::default())))
+            .await
+    {
         assert!(!answer.unwrap().is_error());
     }
 }

@@ -6,16 +6,23 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use rmcp::model::{
+    CreateMessageRequestParams, CreateMessageResult, ElicitRequestParams, ElicitResult, LoggingLevel,
+    LoggingMessageNotificationParam, Root,
+};
 use serde_json::{Map, Value};
 
 use crate::catalog::{Catalog, Namespace, SearchResults, did_you_mean, namespaces, suggest};
 use crate::config::Config;
 use crate::error::Error;
 use crate::limits::Limits;
-use crate::script::{self, BoxFuture, Call, Called, Door, Execution, Isolation, LogSink, Run};
+use crate::middleware::{Chain, Middleware, RequestLog, TraceContext};
+use crate::script::{self, Call, Called, Door, Execution, Isolation, Run};
 use crate::serve::{CodeMode, CodeModeServer};
-use crate::session::{Children, Session, SessionSettings};
-use crate::tool::{Detail, Failure, FailureKind};
+use crate::session::{
+    CallbackError, Callbacks, Children, Origin, ServerMessage, ServerStatus, Session, SessionSettings, Source,
+};
+use crate::tool::{BoxFuture, CallOptions, Detail, Failure, FailureKind, LogSink};
 
 /// Name of the session that code mode shows instead of the servers' own.
 pub const CODE_MODE_SESSION: &str = "code_mode";
@@ -23,8 +30,6 @@ pub const CODE_MODE_SESSION: &str = "code_mode";
 const FAST_CHECK: usize = 4 << 10;
 /// Larger ones take turns.
 static CHECKS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(1);
-/// How long a server that could not be reached is left alone by scripts.
-const RETRY_AFTER: Duration = Duration::from_secs(15);
 
 /// The configured MCP servers as one thing to hold: manages their sessions, searches their tools, runs scripts that call them.
 ///
@@ -52,44 +57,15 @@ struct Inner {
     configured: RwLock<Configured>,
     setup: Setup,
     limits: Limits,
-    connections: Mutex<HashMap<String, Arc<Connection>>>,
+    sessions: Mutex<HashMap<String, Session>>,
     /// Apart from the servers' own, which may have any name.
-    code_mode_session: Arc<Connection>,
+    code_mode_session: Session,
 }
 
 /// The configuration, and what follows from it for every script.
 struct Configured {
     config: Config,
     namespaces: Arc<[Namespace]>,
-}
-
-fn allowed_namespaces(config: &Config, allowed: Option<&[String]>) -> Arc<[Namespace]> {
-    let mut names = config.server_names();
-    names.retain(|name| allowed.map_or_else(|| !config.is_disabled(name), |allowed| allowed.contains(name)));
-    namespaces(&names).into()
-}
-
-/// One server's place: held while it is being connected, so that all who want it wait for the same attempt.
-type Connection = tokio::sync::Mutex<State>;
-
-#[derive(Default)]
-enum State {
-    #[default]
-    Closed,
-    Open(Session),
-    Failed(Error, Instant),
-}
-
-/// Ends what is open; `false` where nothing is. Whoever waits for the place afterwards connects anew.
-async fn close(connection: &Connection) -> bool {
-    let mut state = connection.lock().await;
-    match std::mem::take(&mut *state) {
-        State::Open(session) => {
-            session.close().await;
-            true
-        }
-        State::Closed | State::Failed(..) => false,
-    }
 }
 
 /// Sets up a [`Client`]. Made by [`Client::builder`].
@@ -102,6 +78,10 @@ pub struct ClientBuilder {
 /// What is set once, for all servers and scripts of a client.
 struct Setup {
     allowed: Option<Vec<String>>,
+    /// Servers in this process, in the order in which they were given.
+    in_process: Vec<(String, Source)>,
+    middleware: Vec<Arc<dyn Middleware>>,
+    request_log: RequestLog,
     code_mode: bool,
     settings: SessionSettings,
     /// Those of the configuration, where there are none.
@@ -134,6 +114,142 @@ impl ClientBuilder {
     /// is not called; `|name| std::env::var(name).ok()` is what most programs want.
     pub fn variables(mut self, variables: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
         self.setup.settings.variables = Arc::new(variables);
+        self
+    }
+
+    /// Adds a server that runs in this process, such as one of rmcp's handlers, made anew for each connection; for tests, and for programs
+    /// that bring servers of their own. It goes before one of the same name in the configuration.
+    ///
+    /// ```
+    /// #[derive(Clone)]
+    /// struct Quiet;
+    /// impl rmcp::ServerHandler for Quiet {}
+    ///
+    /// let client = rhaiway::Client::builder().in_process_server("quiet", || Quiet).build()?;
+    /// assert_eq!(client.server_names(), ["quiet"]);
+    /// # Ok::<(), rhaiway::Error>(())
+    /// ```
+    pub fn in_process_server<S: rmcp::Service<rmcp::RoleServer>>(
+        mut self,
+        name: impl Into<String>,
+        make: impl Fn() -> S + Send + Sync + 'static,
+    ) -> Self {
+        let name = name.into();
+        self.setup.in_process.retain(|(other, _)| *other != name);
+        self.setup.in_process.push((name, Source::in_process(make)));
+        self
+    }
+
+    /// Adds middleware, behind that which was added before. The first of all is always one that logs requests with `tracing`.
+    pub fn middleware(mut self, middleware: impl Middleware) -> Self {
+        self.setup.middleware.push(Arc::new(middleware));
+        self
+    }
+
+    /// Tells where requests stand in a distributed trace; it is asked in the `tracing` span of each request, and what it says is sent as
+    /// `_meta.traceparent`. With OpenTelemetry, it is made from the context of `tracing::Span::current()`.
+    ///
+    /// ```
+    /// use rhaiway::middleware::TraceContext;
+    /// let client = rhaiway::Client::builder()
+    ///     .trace_context(|| Some(TraceContext::new("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")))
+    ///     .build()?;
+    /// # Ok::<(), rhaiway::Error>(())
+    /// ```
+    pub fn trace_context(mut self, context: impl Fn() -> Option<TraceContext> + Send + Sync + 'static) -> Self {
+        self.setup.request_log.trace_context = Some(Arc::new(context));
+        self
+    }
+
+    fn callbacks(&mut self) -> &mut Callbacks {
+        Arc::make_mut(&mut self.setup.settings.callbacks)
+    }
+
+    /// Lets servers ask this client's model for a completion (`sampling/createMessage`). Where this is not called, servers are told that
+    /// they can't. A callback that fails or panics is an error for the server, and is logged; that holds for all callbacks.
+    #[doc(alias = "sampling_callback")]
+    pub fn on_sampling<F, E>(
+        mut self,
+        callback: impl Fn(CreateMessageRequestParams, Origin) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<CreateMessageResult, E>> + Send + 'static,
+        E: Into<CallbackError>,
+    {
+        self.callbacks().set_sampling(callback);
+        self
+    }
+
+    /// Lets servers ask the user for input: to fill in a form, or to open a URL (`elicitation/create`). What an accepted form leaves out
+    /// gets the form's defaults.
+    ///
+    /// ```
+    /// use rhaiway::model::{ElicitRequestParams, ElicitResult, ElicitationAction};
+    /// let client = rhaiway::Client::builder()
+    ///     .on_elicitation(|request: ElicitRequestParams, from| async move {
+    ///         println!("{} asks: {request:?}", from.server);
+    ///         Ok::<_, std::io::Error>(ElicitResult::new(ElicitationAction::Decline))
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), rhaiway::Error>(())
+    /// ```
+    #[doc(alias = "elicitation_callback")]
+    pub fn on_elicitation<F, E>(
+        mut self,
+        callback: impl Fn(ElicitRequestParams, Origin) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<ElicitResult, E>> + Send + 'static,
+        E: Into<CallbackError>,
+    {
+        self.callbacks().set_elicitation(callback);
+        self
+    }
+
+    /// The folders and other places that servers are to work in (`roots/list`); [`Client::set_roots`] changes them.
+    pub fn roots(mut self, roots: impl IntoIterator<Item = Root>) -> Self {
+        self.callbacks().offer_roots(roots.into_iter().collect());
+        self
+    }
+
+    /// Tells servers the roots, in place of the list of [`ClientBuilder::roots`].
+    #[doc(alias = "list_roots_callback")]
+    pub fn on_list_roots<F, E>(mut self, callback: impl Fn(Origin) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Vec<Root>, E>> + Send + 'static,
+        E: Into<CallbackError>,
+    {
+        self.callbacks().set_list_roots(callback);
+        self
+    }
+
+    /// Hears what servers log (`notifications/message`), in order. Beside that, it goes to the logs of the scripts that have a call in
+    /// flight at that server.
+    #[doc(alias = "logging_callback")]
+    pub fn on_logging<F>(
+        mut self,
+        callback: impl Fn(LoggingMessageNotificationParam, Origin) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.callbacks().set_logging(callback);
+        self
+    }
+
+    /// The least severe messages that servers are asked to log, and that are let through; warnings where this is not called.
+    pub fn log_level(mut self, level: LoggingLevel) -> Self {
+        self.callbacks().log_level = level;
+        self
+    }
+
+    /// Hears every notification and request of every server; those of one server in order.
+    #[doc(alias = "message_handler")]
+    pub fn on_message<F>(mut self, callback: impl Fn(ServerMessage, Origin) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.callbacks().set_message(callback);
         self
     }
 
@@ -180,17 +296,57 @@ impl ClientBuilder {
     /// [`Error::UnknownServer`] if an allowed server is not configured; [`Error::Limit`], or [`Error::Config`] where the configuration
     /// sets it, for a limit that is out of its range.
     pub fn build(self) -> Result<Client, Error> {
-        let Self { config, setup } = self;
+        let Self { config, mut setup } = self;
         let limits = setup.limits.clone().map_or_else(|| config.limits(), Ok)?;
         limits.check().map_err(|message| Error::Limit { message })?;
-        let known = config.server_names();
+        let known = setup.server_names(&config);
         if let Some(name) = setup.allowed.iter().flatten().find(|name| !known.contains(name)) {
             return Err(Error::UnknownServer { name: name.clone(), known });
         }
-        let (connections, code_mode_session) = Default::default();
-        let namespaces = allowed_namespaces(&config, setup.allowed.as_deref());
+        setup.settings.middleware.add(Arc::new(std::mem::take(&mut setup.request_log)));
+        for middleware in std::mem::take(&mut setup.middleware) {
+            setup.settings.middleware.add(middleware);
+        }
+        let namespaces = setup.namespaces(&config);
         let configured = RwLock::new(Configured { config, namespaces });
-        Ok(Client { inner: Arc::new(Inner { configured, setup, limits, connections, code_mode_session }) })
+        let inner = Arc::new_cyclic(|client: &Weak<Inner>| {
+            let client = client.clone();
+            let serve = Source::in_process(move || CodeModeServer::new(Arc::new(WeakClient(client.clone()))));
+            // It is no server of the user's, so that middleware and callbacks do not see it.
+            let (callbacks, middleware) = Default::default();
+            let settings = SessionSettings { callbacks, middleware, ..setup.settings.clone() };
+            let code_mode_session = Session::new(CODE_MODE_SESSION, serve, settings);
+            Inner { configured, setup, limits, sessions: Mutex::default(), code_mode_session }
+        });
+        Ok(Client { inner })
+    }
+}
+
+impl Setup {
+    fn server_names(&self, config: &Config) -> Vec<String> {
+        let mut names = config.server_names();
+        names.extend(
+            self.in_process
+                .iter()
+                .map(|(name, _)| name.clone())
+                .filter(|name| !names.contains(name))
+                .collect::<Vec<_>>(),
+        );
+        names
+    }
+
+    /// The allowed servers.
+    fn namespaces(&self, config: &Config) -> Arc<[Namespace]> {
+        let mut names = self.server_names(config);
+        names.retain(|name| match &self.allowed {
+            Some(allowed) => allowed.contains(name),
+            None => self.in_process(name).is_some() || !config.is_disabled(name),
+        });
+        namespaces(&names).into()
+    }
+
+    fn in_process(&self, name: &str) -> Option<&Source> {
+        self.in_process.iter().find(|(other, _)| other == name).map(|(_, source)| source)
     }
 }
 
@@ -202,6 +358,8 @@ pub struct ExecuteOptions {
     pub timeout: Option<Duration>,
     /// Is told each line as the script prints it.
     pub on_log: Option<LogSink>,
+    /// Whether the log tells how far calls are, where their servers say so.
+    pub log_progress: bool,
 }
 
 impl ExecuteOptions {
@@ -209,6 +367,13 @@ impl ExecuteOptions {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets whether the log tells how far calls are.
+    #[must_use]
+    pub fn log_progress(mut self, on: bool) -> Self {
+        self.log_progress = on;
         self
     }
 
@@ -230,18 +395,6 @@ pub struct Sessions {
     pub failed: BTreeMap<String, Error>,
 }
 
-/// How a server stands with a client.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum ServerStatus {
-    /// Not connected, as nothing has needed it, or no longer.
-    Closed,
-    /// Connected.
-    Connected,
-    /// Its entry is malformed, or the last attempt to connect it failed.
-    Failed(Error),
-}
-
 impl Client {
     /// A client without servers, to be set up.
     pub fn builder() -> ClientBuilder {
@@ -250,9 +403,14 @@ impl Client {
             connect_timeout: Duration::from_secs(30),
             verify_tls: true,
             children: Children::default(),
+            callbacks: Arc::default(),
+            middleware: Arc::new(Chain::default()),
         };
         let setup = Setup {
             allowed: None,
+            in_process: Vec::new(),
+            middleware: Vec::new(),
+            request_log: RequestLog::default(),
             code_mode: false,
             settings,
             limits: None,
@@ -268,15 +426,7 @@ impl Client {
     /// # Errors
     /// [`Error::Config`] with the JSON path of the fault; nothing is changed then.
     pub fn add_server(&self, name: &str, entry: Value) -> Result<(), Error> {
-        self.inner.configure(|config| config.add_server(name, entry))?;
-        // What failed with the old entry may work with the new one.
-        let connection = self.inner.connections().get(name).cloned();
-        if let Some(mut state) = connection.as_ref().and_then(|connection| connection.try_lock().ok())
-            && matches!(*state, State::Failed(..))
-        {
-            *state = State::Closed;
-        }
-        Ok(())
+        self.inner.configure(|config| config.add_server(name, entry))
     }
 
     /// Removes a server from the configuration and closes its session.
@@ -286,7 +436,7 @@ impl Client {
     pub async fn remove_server(&self, name: &str) -> Result<(), Error> {
         self.inner.configure(|config| config.remove_server(name))?;
         self.close_session(name).await;
-        self.inner.connections().remove(name);
+        self.inner.sessions().remove(name);
         Ok(())
     }
 
@@ -294,7 +444,7 @@ impl Client {
     #[must_use]
     #[doc(alias = "get_server_names")]
     pub fn server_names(&self) -> Vec<String> {
-        self.inner.configured().config.server_names()
+        self.inner.setup.server_names(&self.inner.configured().config)
     }
 
     /// The configuration as it is now.
@@ -319,14 +469,20 @@ impl Client {
     /// [`Error::UnknownServer`] if it is not configured or not allowed, [`Error::Config`] if its entry is malformed, else
     /// [`Error::Connect`].
     pub async fn create_session(&self, name: &str) -> Result<Session, Error> {
-        if name == CODE_MODE_SESSION && self.inner.setup.code_mode {
-            return self.code_mode_session().await;
-        }
-        let allowed = self.inner.allowed_names();
-        if !allowed.iter().any(|allowed| allowed == name) {
-            return Err(Error::UnknownServer { name: name.into(), known: allowed });
-        }
-        self.inner.connect(name, true).await
+        let session = self.inner.visible_session(name)?;
+        session.connect().await?;
+        Ok(session)
+    }
+
+    /// Starts or reaches one server and says nothing yet; [`Session::initialize`] does. (`auto_initialize = False` of mcp-use.)
+    ///
+    /// # Errors
+    /// As of [`Client::create_session`].
+    #[doc(alias = "auto_initialize")]
+    pub async fn open_session(&self, name: &str) -> Result<Session, Error> {
+        let session = self.inner.visible_session(name)?;
+        session.open().await?;
+        Ok(session)
     }
 
     /// Connects all allowed servers, at the same time. In code mode, the one session is the code-mode session, and the servers are
@@ -349,16 +505,17 @@ impl Client {
     /// # Errors
     /// [`Error::NoSession`].
     #[doc(alias = "get_session")]
-    pub async fn session(&self, name: &str) -> Result<Session, Error> {
-        self.inner.open_session(name).await.ok_or_else(|| Error::NoSession { server: name.into() })
+    pub fn session(&self, name: &str) -> Result<Session, Error> {
+        self.inner.open_session(name).ok_or_else(|| Error::NoSession { server: name.into() })
     }
 
     /// All open sessions by server; in code mode only the code-mode session.
     #[doc(alias = "get_all_active_sessions")]
-    pub async fn active_sessions(&self) -> BTreeMap<String, Session> {
+    #[must_use]
+    pub fn active_sessions(&self) -> BTreeMap<String, Session> {
         let names = self.inner.visible_names();
-        let open = join_all(names.iter().map(|name| self.inner.open_session(name))).await;
-        names.into_iter().zip(open).filter_map(|(name, session)| Some((name, session?))).collect()
+        let open = |name: String| Some((name.clone(), self.inner.open_session(&name)?));
+        names.into_iter().filter_map(open).collect()
     }
 
     /// How each allowed server stands. Waits for connections that are being made.
@@ -370,20 +527,36 @@ impl Client {
 
     /// Closes the session of a server and ends its process. Where none is open, nothing happens but a logged warning.
     pub async fn close_session(&self, name: &str) {
-        let closed = match self.inner.place(name) {
-            Some(connection) => close(&connection).await,
+        let was_open = match self.inner.known_session(name) {
+            Some(session) => session.end().await,
             None => false,
         };
-        if !closed {
+        if !was_open {
             tracing::warn!(server = name, "there is no open session to close");
         }
     }
 
     /// Closes all sessions at the same time, and waits until their processes have ended, those included that never came to a session.
     pub async fn close_all_sessions(&self) {
-        let connections: Vec<Arc<Connection>> = self.inner.connections().values().cloned().collect();
-        join_all(connections.iter().chain([&self.inner.code_mode_session]).map(|connection| close(connection))).await;
+        let sessions: Vec<Session> = self.inner.sessions().values().cloned().collect();
+        join_all(sessions.iter().chain([&self.inner.code_mode_session]).map(Session::close)).await;
         self.inner.setup.settings.children.all_ended().await;
+    }
+
+    /// Adds middleware behind the others, for the open sessions too.
+    pub fn add_middleware(&self, middleware: impl Middleware) {
+        self.inner.setup.settings.middleware.add(Arc::new(middleware));
+    }
+
+    /// Sets the roots, and tells the connected servers (`notifications/roots/list_changed`). `false` where the client was built without
+    /// [`ClientBuilder::roots`], so that servers were told that there are none.
+    pub async fn set_roots(&self, roots: impl IntoIterator<Item = Root>) -> bool {
+        let offered = self.inner.setup.settings.callbacks.set_roots(roots.into_iter().collect());
+        if offered {
+            let sessions: Vec<Session> = self.inner.sessions().values().cloned().collect();
+            join_all(sessions.iter().map(Session::roots_changed)).await;
+        }
+        offered
     }
 
     /// Runs a Rhai script in which each allowed server is an object: `server.tool(#{…})`.
@@ -415,20 +588,7 @@ impl Client {
         if !self.inner.setup.code_mode {
             return Err(Error::CodeModeOff);
         }
-        // Weak, as the client holds the session that holds the server.
         Ok(CodeModeServer::new(Arc::new(WeakClient(Arc::downgrade(&self.inner)))))
-    }
-
-    async fn code_mode_session(&self) -> Result<Session, Error> {
-        let mut state = self.inner.code_mode_session.lock().await;
-        if let State::Open(session) = &*state
-            && session.is_connected()
-        {
-            return Ok(session.clone());
-        }
-        let session = Session::in_process(CODE_MODE_SESSION, self.code_mode_server()?).await?;
-        *state = State::Open(session.clone());
-        Ok(session)
     }
 }
 
@@ -440,7 +600,7 @@ impl Inner {
     fn configure(&self, change: impl FnOnce(&mut Config) -> Result<(), Error>) -> Result<(), Error> {
         let mut configured = self.configured.write().unwrap_or_else(PoisonError::into_inner);
         change(&mut configured.config)?;
-        configured.namespaces = allowed_namespaces(&configured.config, self.setup.allowed.as_deref());
+        configured.namespaces = self.setup.namespaces(&configured.config);
         Ok(())
     }
 
@@ -449,12 +609,8 @@ impl Inner {
         Arc::clone(&self.configured().namespaces)
     }
 
-    fn connections(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Connection>>> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn connection(&self, name: &str) -> Arc<Connection> {
-        Arc::clone(self.connections().entry(name.into()).or_default())
+    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<String, Session>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn allowed_names(&self) -> Vec<String> {
@@ -466,59 +622,60 @@ impl Inner {
         if self.setup.code_mode { vec![CODE_MODE_SESSION.to_string()] } else { self.allowed_names() }
     }
 
-    /// Where a session is, or would be.
-    fn place(&self, name: &str) -> Option<Arc<Connection>> {
-        if self.setup.code_mode && name == CODE_MODE_SESSION {
-            return Some(Arc::clone(&self.code_mode_session));
-        }
-        self.connections().get(name).cloned()
+    /// The code-mode session, if it is what the name means to the outside.
+    fn code_mode_session(&self, name: &str) -> Option<Session> {
+        (self.setup.code_mode && name == CODE_MODE_SESSION).then(|| self.code_mode_session.clone())
     }
 
-    async fn open_session(&self, name: &str) -> Option<Session> {
-        let connection = self.place(name)?;
-        match &*connection.lock().await {
-            State::Open(session) if session.is_connected() => Some(session.clone()),
-            _ => None,
-        }
+    /// Connected or not.
+    fn known_session(&self, name: &str) -> Option<Session> {
+        self.code_mode_session(name).or_else(|| self.sessions().get(name).cloned())
+    }
+
+    fn open_session(&self, name: &str) -> Option<Session> {
+        self.known_session(name).filter(Session::is_connected)
+    }
+
+    fn visible_session(&self, name: &str) -> Result<Session, Error> {
+        self.code_mode_session(name).map_or_else(|| self.session_for(name), Ok)
     }
 
     async fn status(&self, name: &str) -> ServerStatus {
-        if let Err(error) = self.configured().config.server(name) {
-            return ServerStatus::Failed(error);
-        }
-        let connection = self.connections().get(name).cloned();
-        let Some(connection) = connection else { return ServerStatus::Closed };
-        match &*connection.lock().await {
-            State::Open(session) if session.is_connected() => ServerStatus::Connected,
-            State::Failed(error, _) => ServerStatus::Failed(error.clone()),
-            _ => ServerStatus::Closed,
+        match self.session_for(name) {
+            Ok(session) => session.status().await,
+            Err(error) => ServerStatus::Failed(error),
         }
     }
 
-    /// The session of a server, one of the allowed, connected if need be. `again`: also where it could not be reached a moment ago.
-    async fn connect(&self, name: &str, again: bool) -> Result<Session, Error> {
-        let connection = self.connection(name);
-        let mut state = connection.lock().await;
-        match &*state {
-            State::Open(session) if session.is_connected() => return Ok(session.clone()),
-            State::Failed(error, at) if !again && at.elapsed() < RETRY_AFTER => return Err(error.clone()),
-            _ => {}
+    /// The session of a server, one of the allowed, connected or not; that which goes on with an entry that is no longer in the
+    /// configuration, until it is closed.
+    fn session_for(&self, name: &str) -> Result<Session, Error> {
+        let allowed = self.allowed_names();
+        if !allowed.iter().any(|allowed| allowed == name) {
+            return Err(Error::UnknownServer { name: name.into(), known: allowed });
         }
-        // What is left of a connection that broke.
-        if let State::Open(broken) = std::mem::take(&mut *state) {
-            broken.close().await;
+        let session = self.sessions().get(name).cloned();
+        if let Some(session) = session.filter(Session::is_connected) {
+            return Ok(session);
         }
-        let server = self.configured().config.server(name)?;
-        match Session::open(name, &server, &self.setup.settings).await {
-            Ok(session) => {
-                *state = State::Open(session.clone());
-                Ok(session)
-            }
-            Err(error) => {
-                *state = State::Failed(error.clone(), Instant::now());
-                Err(error)
-            }
+        let source = match self.setup.in_process(name) {
+            Some(source) => source.clone(),
+            None => Source::Entry(self.configured().config.server(name)?),
+        };
+        let mut sessions = self.sessions();
+        if let Some(session) = sessions.get(name).filter(|session| session.has_source(&source)) {
+            return Ok(session.clone());
         }
+        let session = Session::new(name, source, self.setup.settings.clone());
+        sessions.insert(name.into(), session.clone());
+        Ok(session)
+    }
+
+    /// The session of a server, connected, for those that can do without it.
+    async fn connect(&self, name: &str) -> Result<Session, Error> {
+        let session = self.session_for(name)?;
+        session.connect_if_due().await?;
+        Ok(session)
     }
 
     async fn execute(self: &Arc<Self>, source: String, options: ExecuteOptions) -> Result<Execution, Error> {
@@ -531,7 +688,7 @@ impl Inner {
             .filter(|space| has_word(&source, &space.script_name))
             .map(|space| space.name.as_str())
             .collect();
-        join_all(named.iter().map(|name| self.connect(name, false))).await;
+        join_all(named.iter().map(|name| self.connect(name))).await;
         let mut limits = self.limits.clone();
         limits.wall_time = options.timeout.unwrap_or(limits.wall_time);
         script::run(Run {
@@ -540,7 +697,12 @@ impl Inner {
             limits,
             isolation: self.setup.isolation,
             on_log: options.on_log,
-            door: Arc::new(ScriptDoor { client: Arc::clone(self), namespaces }),
+            door: Arc::new(ScriptDoor {
+                client: Arc::clone(self),
+                namespaces,
+                log_progress: options.log_progress,
+                logs: Mutex::default(),
+            }),
             cache_dir: self.setup.cache_dir.clone(),
             on_compile: self.setup.on_compile.clone(),
         })
@@ -549,7 +711,7 @@ impl Inner {
 
     async fn catalog(&self) -> Catalog {
         let namespaces = self.namespaces();
-        let list = |name: String| async move { self.connect(&name, false).await?.tools().await };
+        let list = |name: String| async move { self.connect(&name).await?.tools().await };
         let tools = join_all(namespaces.iter().map(|space| list(space.name.clone()))).await;
         let servers = namespaces
             .iter()
@@ -573,10 +735,28 @@ fn has_word(source: &str, word: &str) -> bool {
 struct ScriptDoor {
     client: Arc<Inner>,
     namespaces: Arc<[Namespace]>,
+    log_progress: bool,
+    /// What takes the log messages of each server, marked with its name; one each, so that what is said once is written once.
+    logs: Mutex<HashMap<String, LogSink>>,
 }
 
 impl ScriptDoor {
-    async fn call(&self, call: &Call, deadline: Instant, tool_name: &mut Option<String>) -> Result<String, Failure> {
+    fn log_of(&self, server: &str, log: &LogSink) -> LogSink {
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || -> LogSink {
+            let (server, log) = (server.to_string(), Arc::clone(log));
+            Arc::new(move |line| log(&format!("[{server}] {line}")))
+        };
+        Arc::clone(logs.entry(server.into()).or_insert_with(new))
+    }
+
+    async fn call(
+        &self,
+        call: &Call,
+        deadline: Instant,
+        log: &LogSink,
+        tool_name: &mut Option<String>,
+    ) -> Result<String, Failure> {
         let fail = |kind, message: String| Failure {
             kind,
             server: call.server.clone(),
@@ -592,7 +772,7 @@ impl ScriptDoor {
             ));
         };
         let unreachable = |error: Error| fail(FailureKind::Connection, error.to_string());
-        let session = self.client.connect(&space.name, false).await.map_err(unreachable)?;
+        let session = self.client.connect(&space.name).await.map_err(unreachable)?;
         let tools = session.tools().await.map_err(unreachable)?;
         let Some(entry) = tools.resolve(&call.tool, call.by_name) else {
             let hint = did_you_mean(&tools.suggest(&call.tool));
@@ -622,7 +802,17 @@ impl ScriptDoor {
         // Where the script has less left than the call may take, it is the script's end that is told.
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = session.call_timeout().filter(|timeout| *timeout < left);
-        let answer = session.call_tool(&tool.name, arguments, timeout).await.map_err(|error| match error {
+        let log = self.log_of(&space.script_name, log);
+        let mut options = CallOptions { timeout, on_log: Some(Arc::clone(&log)), ..CallOptions::default() };
+        if self.log_progress {
+            let name = tool.name.clone();
+            options = options.on_progress(move |progress| {
+                let total = progress.total.map(|total| format!(" of {total}")).unwrap_or_default();
+                let message = progress.message.as_ref().map(|message| format!(", {message}")).unwrap_or_default();
+                log(&format!("progress of {name}: {}{total}{message}", progress.progress));
+            });
+        }
+        let answer = session.call_tool(&tool.name, arguments, options).await.map_err(|error| match error {
             Error::Call(failure) if failure.kind == FailureKind::Timeout => {
                 let seconds = timeout.unwrap_or(left).as_secs_f64();
                 fail(
@@ -645,10 +835,11 @@ impl ScriptDoor {
 }
 
 impl Door for ScriptDoor {
-    fn call_tool(&self, call: Call, deadline: Instant) -> BoxFuture<'_, Called> {
+    fn call_tool<'a>(&'a self, call: &'a Call, deadline: Instant, log: &LogSink) -> BoxFuture<'a, Called> {
+        let log = Arc::clone(log);
         Box::pin(async move {
             let mut tool = None;
-            let answer = self.call(&call, deadline, &mut tool).await;
+            let answer = self.call(call, deadline, &log, &mut tool).await;
             Called { tool, answer }
         })
     }
@@ -675,7 +866,9 @@ impl CodeMode for WeakClient {
     }
 
     fn execute(&self, code: String, timeout: Option<Duration>) -> BoxFuture<'_, Result<Execution, Error>> {
-        Box::pin(async move { self.client()?.execute(code, ExecuteOptions { timeout, on_log: None }).await })
+        Box::pin(
+            async move { self.client()?.execute(code, ExecuteOptions { timeout, ..ExecuteOptions::default() }).await },
+        )
     }
 
     fn search(&self, query: String, detail: Detail) -> BoxFuture<'_, Result<SearchResults, Error>> {

@@ -54,6 +54,10 @@ pub struct ServerConfig {
     pub connect_timeout: Option<Duration>,
     /// How long one call of a script may take (`call_timeout`, in seconds); as long as the script where it is not set.
     pub call_timeout: Option<Duration>,
+    /// How often the server is pinged, and how long it may take to answer (`keep_alive`, in seconds); never where it is not set.
+    pub keep_alive: Option<Duration>,
+    /// The protocol revision to speak (`protocol_version`), such as `2025-11-25`; where it is not set, the newest that both know.
+    pub protocol_version: Option<String>,
 }
 
 /// Kind of connection. Strings may hold `${VAR}` and `${VAR:-default}`, which are expanded when the server is connected.
@@ -249,6 +253,9 @@ impl Config {
     }
 }
 
+/// The revisions of the protocol that an entry can ask for.
+const PROTOCOL_VERSIONS: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"];
+
 fn parse(name: &str, entry: &Value) -> Result<ServerConfig, Error> {
     let place = format!("{SERVERS}.{name}");
     let Value::Object(fields) = entry else {
@@ -305,6 +312,8 @@ fn parse(name: &str, entry: &Value) -> Result<ServerConfig, Error> {
         transport,
         connect_timeout: entry.seconds("connect_timeout")?,
         call_timeout: entry.seconds("call_timeout")?,
+        keep_alive: entry.seconds("keep_alive")?,
+        protocol_version: entry.one_of("protocol_version", PROTOCOL_VERSIONS)?,
     })
 }
 
@@ -345,6 +354,17 @@ impl Entry<'_> {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
             Some(other) => Err(self.wrong(key, "a string", other)),
+        }
+    }
+
+    fn one_of(&self, key: &str, known: &[&str]) -> Result<Option<String>, Error> {
+        let text = self.text(key)?;
+        match &text {
+            Some(text) if !known.contains(&text.as_str()) => {
+                let message = format!("expected one of `{}`, found `{text}`", known.join("`, `"));
+                Err(fault(&format!("{}.{key}", self.place), message))
+            }
+            _ => Ok(text),
         }
     }
 

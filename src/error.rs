@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::tool::Failure;
+use crate::tool::{Failure, FailureKind};
 
 /// What went wrong outside a script.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -57,6 +57,8 @@ pub enum Error {
         server: String,
         /// Method of the request, such as `resources/read`.
         method: &'static str,
+        /// What kind of failure.
+        kind: FailureKind,
         /// What the server said, or what became of the connection.
         message: String,
     },
@@ -103,6 +105,17 @@ impl Error {
     #[must_use]
     pub fn with_causes(&self) -> String {
         with_causes(self)
+    }
+
+    /// What kind of failure it was, of a request or a connection.
+    #[must_use]
+    pub fn kind(&self) -> Option<FailureKind> {
+        match self {
+            Self::Request { kind, .. } => Some(*kind),
+            Self::Call(failure) => Some(failure.kind),
+            Self::Connect { .. } | Self::NoSession { .. } => Some(FailureKind::Connection),
+            _ => None,
+        }
     }
 
     /// Whether a server could not be reached.

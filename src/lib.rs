@@ -32,26 +32,33 @@
 //! * An [`Error`] is never a script's fault.
 
 mod catalog;
+#[expect(deprecated, reason = "sampling, roots and logging go in a later revision; today's servers use them")]
 mod client;
 mod config;
 mod error;
 mod limits;
+#[expect(deprecated, reason = "logging goes in a later revision; today's servers use it")]
+pub mod middleware;
 mod sandbox;
 mod script;
 mod serve;
+#[expect(deprecated, reason = "sampling, roots and logging go in a later revision; today's servers use them")]
 mod session;
 mod tool;
 
 pub use catalog::{FoundTool, SearchMeta, SearchResults};
-pub use client::{CODE_MODE_SESSION, Client, ClientBuilder, ExecuteOptions, ServerStatus, Sessions};
+pub use client::{CODE_MODE_SESSION, Client, ClientBuilder, ExecuteOptions, Sessions};
 pub use config::{Config, HttpConfig, ServerConfig, Transport};
 pub use error::Error;
 pub use limits::Limits;
 /// Types of the protocol, as rmcp has them.
 pub use rmcp::model;
 pub use script::{CODE_MODE_PROMPT, Diagnostic, DiagnosticKind, Execution, Frame, Isolation, NearestLimit, Usage};
-pub use session::Session;
-pub use tool::{CallRecord, Detail, Failure, FailureKind, Outcome, Tool, ToolAnswer};
+pub use session::{CallbackError, Origin, ServerMessage, ServerStatus, Session, Subscription};
+pub use tool::{
+    CallOptions, CallRecord, Detail, Failure, FailureKind, Outcome, Progress, ProgressSink, Tool, ToolAnswer, ToolCall,
+    ToolPage,
+};
 
 /// Compiles the example in the README.
 #[cfg(doctest)]

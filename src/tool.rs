@@ -1,10 +1,13 @@
 //! Plain data about tools: what a server offers, what a call answers, how it fails. Knows neither scripts nor sessions.
 
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 /// A tool as its server describes it ([MCP, tools](https://modelcontextprotocol.io/specification/2025-11-25/server/tools)).
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -198,6 +201,97 @@ fn with_content(structured: &str, blocks: &[&str]) -> String {
     }
 }
 
+/// One page of a server's list of tools.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct ToolPage {
+    /// The tools.
+    pub tools: Vec<Tool>,
+    /// What to ask for the next page with; none on the last.
+    pub next_cursor: Option<String>,
+}
+
+/// A call of a tool on its way to the server.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ToolCall {
+    /// Name that the server calls the tool by.
+    pub name: String,
+    /// The arguments.
+    pub arguments: Map<String, Value>,
+    /// How to call.
+    pub options: CallOptions,
+}
+
+impl ToolCall {
+    pub(crate) fn new(name: &str, arguments: Map<String, Value>, options: CallOptions) -> Self {
+        Self { name: name.into(), arguments, options }
+    }
+}
+
+/// Settings of one call of a tool.
+///
+/// ```
+/// use std::time::Duration;
+/// let options = rhaiway::CallOptions::default()
+///     .timeout(Duration::from_secs(5))
+///     .on_progress(|progress| println!("{} of {:?}", progress.progress, progress.total));
+/// ```
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct CallOptions {
+    /// How long to wait for the answer; for ever where it is not set. The server is told when nobody waits any more.
+    pub timeout: Option<Duration>,
+    /// Is told how far the call is, where the server says so; on the thread that reads from the server, so that it has to be quick.
+    pub on_progress: Option<ProgressSink>,
+    /// Is told what the server logs while the call is in flight.
+    pub(crate) on_log: Option<LogSink>,
+}
+
+impl CallOptions {
+    /// Sets how long to wait for the answer.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets what is told how far the call is.
+    #[must_use]
+    pub fn on_progress(mut self, tell: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
+        self.on_progress = Some(Arc::new(tell));
+        self
+    }
+}
+
+impl fmt::Debug for CallOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallOptions").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+/// How far a request is, as its server says
+/// ([MCP, progress](https://modelcontextprotocol.io/specification/2025-11-25/basic/utilities/progress)).
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Grows from message to message.
+    pub progress: f64,
+    /// What it grows to, if that is known.
+    pub total: Option<f64>,
+    /// What is being done.
+    pub message: Option<String>,
+}
+
+/// Is told how far a request is.
+pub type ProgressSink = Arc<dyn Fn(&Progress) + Send + Sync>;
+
+/// Is told each line of a log.
+pub(crate) type LogSink = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// A future that is boxed, so that a trait with it can be used as an object.
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
 /// Why a call of a tool failed. A script catches it as `#{kind, server, tool, message}`.
 #[derive(Debug, Clone, PartialEq, Serialize, thiserror::Error)]
 #[error("`{server}.{tool}` failed: {message}")]
@@ -214,6 +308,13 @@ pub struct Failure {
     /// What the server sent beside the words: `{content, structured}` of a tool that failed, or the data of a JSON-RPC error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<Value>,
+}
+
+impl Failure {
+    /// A failure, such as one of a middleware.
+    pub fn new(kind: FailureKind, server: &str, tool: &str, message: impl Into<String>) -> Self {
+        Self { kind, server: server.into(), tool: tool.into(), message: message.into(), data: None }
+    }
 }
 
 /// Kinds of [`Failure`], by the name that a script sees.
@@ -236,10 +337,12 @@ pub enum FailureKind {
     Answer,
     /// `call_timeout`: the call took longer than its own time limit.
     Timeout,
+    /// `rejected`: a middleware did not let the request pass.
+    Rejected,
 }
 
 impl FailureKind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Tool,
         Self::Protocol,
         Self::Connection,
@@ -248,6 +351,7 @@ impl FailureKind {
         Self::Arguments,
         Self::Answer,
         Self::Timeout,
+        Self::Rejected,
     ];
 
     /// The name that a script sees.
@@ -262,6 +366,7 @@ impl FailureKind {
             Self::Arguments => "arguments",
             Self::Answer => "answer",
             Self::Timeout => "call_timeout",
+            Self::Rejected => "rejected",
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
-use rhaiway::{CODE_MODE_SESSION, Client, Config, Detail, Error, ExecuteOptions, ServerStatus};
+use rhaiway::{CODE_MODE_SESSION, CallOptions, Client, Config, Detail, Error, ExecuteOptions, ServerStatus};
 use serde_json::{Value, json};
 
 use crate::fake_server;
@@ -155,21 +155,24 @@ async fn variables_are_expanded() -> Result<(), Ignored> {
 async fn sessions_are_opened_once() -> Result<(), Ignored> {
     let mark = Mark::new("once");
     let client = builder(json!({"demo": mark.on(demo())})).code_mode(false).build().unwrap();
-    assert!(matches!(client.session("demo").await, Err(Error::NoSession { .. })));
+    assert!(matches!(client.session("demo"), Err(Error::NoSession { .. })));
     let opened = futures_util::future::join_all((0..8).map(|_| client.create_session("demo"))).await;
     assert!(opened.iter().all(Result::is_ok));
     assert_eq!(mark.alive().len(), 1);
-    assert_eq!(client.active_sessions().await.keys().collect::<Vec<_>>(), ["demo"]);
-    let session = client.session("demo").await.unwrap();
+    assert_eq!(client.active_sessions().keys().collect::<Vec<_>>(), ["demo"]);
+    let session = client.session("demo").unwrap();
     session.ping().await.unwrap();
-    let answer = session.call_tool("get_issue", json!({"number": 1}).as_object().unwrap().clone(), None).await.unwrap();
+    let answer = session
+        .call_tool("get_issue", json!({"number": 1}).as_object().unwrap().clone(), CallOptions::default())
+        .await
+        .unwrap();
     assert!(!answer.is_error() && answer.structured().is_some());
     assert!(matches!(client.create_session("nope").await, Err(Error::UnknownServer { .. })));
     client.close_session("demo").await;
     client.close_session("demo").await;
     assert!(!session.is_connected());
     assert_eq!(mark.alive(), Vec::<String>::new());
-    assert!(matches!(session.ping().await, Err(Error::Request { method: "ping", .. })));
+    assert!(matches!(session.ping().await, Err(Error::NoSession { .. })));
     Ok(())
 }
 
@@ -180,7 +183,7 @@ async fn sessions_are_opened_together() -> Result<(), Ignored> {
     let all = client.create_all_sessions();
     let others = async {
         loop {
-            if client.session("a").await.is_ok() && client.session("b").await.is_ok() {
+            if client.session("a").is_ok() && client.session("b").is_ok() {
                 return Instant::now();
             }
             tokio::task::yield_now().await;
@@ -195,7 +198,7 @@ async fn sessions_are_opened_together() -> Result<(), Ignored> {
         [
             "can't connect to the server `bad`: can't start `no-such-program-anywhere`: there is no such program; is it installed, and on \
              the PATH?",
-            "can't connect to the server `silent`: it did not answer `initialize` within 4 s",
+            "can't connect to the server `silent`: it did not answer the handshake within 4 s",
         ]
     );
     client.close_all_sessions().await;
@@ -220,16 +223,16 @@ async fn code_mode_session() -> Result<(), Ignored> {
     let sessions = client.create_all_sessions().await;
     assert_eq!(sessions.open.keys().collect::<Vec<_>>(), [CODE_MODE_SESSION]);
     assert_eq!(client.server_names(), ["demo"]);
-    let session = client.session(CODE_MODE_SESSION).await.unwrap();
+    let session = client.session(CODE_MODE_SESSION).unwrap();
     let tools = session.list_tools().await.unwrap();
     assert_eq!(tools.iter().map(|tool| tool.name.as_str()).collect::<Vec<_>>(), ["execute_code", "search_tools"]);
     assert!(tools.iter().all(|tool| tool.output_schema.is_some()));
     let arguments = json!({"code": "demo.list_users().users.len()"}).as_object().unwrap().clone();
-    let answer = session.call_tool("execute_code", arguments, None).await.unwrap();
+    let answer = session.call_tool("execute_code", arguments, CallOptions::default()).await.unwrap();
     assert_eq!(answer.structured().unwrap()["result"], json!(5));
-    assert_eq!(client.active_sessions().await.keys().collect::<Vec<_>>(), [CODE_MODE_SESSION]);
+    assert_eq!(client.active_sessions().keys().collect::<Vec<_>>(), [CODE_MODE_SESSION]);
     client.close_all_sessions().await;
-    assert!(client.active_sessions().await.is_empty());
+    assert!(client.active_sessions().is_empty());
     Ok(())
 }
 
@@ -483,7 +486,7 @@ async fn errors_of_connecting() -> Result<(), Ignored> {
     );
     assert_eq!(
         error("junk").await,
-        "can't connect to the server `junk`: it did not answer `initialize` within 2 s; it sent what is no MCP message: \
+        "can't connect to the server `junk`: it did not answer the handshake within 2 s; it sent what is no MCP message: \
          `Usage: something else`"
     );
     assert_eq!(

@@ -245,7 +245,7 @@ async fn unreachable_servers() -> Result<(), Ignored> {
             fake_server::entry("exits"),
             "its process ended (exit status: 3) before it answered `initialize`; its last lines on stderr:\n  first line",
         ),
-        (fake_server::entry("silent"), "it did not answer `initialize` within 1 s"),
+        (fake_server::entry("silent"), "it did not answer the handshake within 1 s"),
         (fake_server::entry("junk"), "it sent what is no MCP message: `Usage: something else`"),
         (json!({"url": "http://127.0.0.1:1/mcp"}), "onnection refused"),
     ] {

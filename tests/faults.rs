@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
-use rhaiway::{Error, ExecuteOptions, FailureKind, Session, ToolAnswer};
+use rhaiway::{CallOptions, Error, ExecuteOptions, FailureKind, Session, ToolAnswer};
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -56,12 +56,12 @@ const CASES: &[(&[&str], &str, Outcome)] = &[
     (ALL, "none", Works),
     (OLDER, "none", Works),
     // At `initialize`.
-    (ALL, "never-initialises", NoConnection("it did not answer `initialize` within 1 s")),
+    (ALL, "never-initialises", NoConnection("it did not answer the handshake within 1 s")),
     (
         STDIO,
         "dies-at-initialize",
         NoConnection(
-            "its process ended (exit status: 7) before it answered `initialize`; its last lines on stderr:\n  going down",
+            "its process ended (exit status: 7) before it answered `*`; its last lines on stderr:\n  going down",
         ),
     ),
     (HTTP, "dies-at-initialize", NoConnection("it closed the connection before it answered `initialize`")),
@@ -82,7 +82,11 @@ const CASES: &[(&[&str], &str, Outcome)] = &[
         "other-version",
         NoConnection("it speaks the protocol revision `1999-01-01`, which is none of those known here: *`2025-11-25`*"),
     ),
-    (ALL, "initialize-is-refused", NoConnection("it refused `initialize`: licence expired (JSON-RPC error -32602)")),
+    (
+        ALL,
+        "initialize-is-refused",
+        NoConnection("it answered `initialize` with the error: licence expired (JSON-RPC error -32602)"),
+    ),
     (ALL, "initialize-is-no-object", NoConnection("what it answered to `initialize` is no answer to that")),
     // At `tools/list`.
     (
@@ -103,9 +107,9 @@ const CASES: &[(&[&str], &str, Outcome)] = &[
         Fails("connection: the server `bad` failed on `tools/list`: the connection is closed; it ended *"),
     ),
     (ALL, "list-never-ends", NoTools("the list has more than 1000 pages")),
-    (ALL, "list-goes-round", NoTools("the list goes round: the page `again` came twice")),
+    (ALL, "list-goes-round", NoTools("it names the same next page again and again")),
     (ALL, "list-is-refused", NoTools("no database (JSON-RPC error -32603)")),
-    (ALL, "list-is-no-list", NoTools("its answer can't be read: invalid type: string \"many\", expected a sequence *")),
+    (ALL, "list-is-no-list", NoTools("the answer can't be used: invalid type: string \"many\", expected a sequence *")),
     (ALL, "odd-tools", Works),
     // At a call.
     (STDIO, "dies", Fails(EXITED)),
@@ -391,7 +395,7 @@ async fn death_with_calls_under_way(transport: &str) -> Result<(), Ignored> {
     let client = client(json!({"bad": mark.on(entry(transport, "dies").await)}));
     let script = "
         bad.echo();
-        let all = parallel_settled([|| bad.fault(), || bad.echo(), || bad.echo(), || bad.fault()]);
+        let all = parallel_settled([|| bad.echo(), || bad.fault(), || bad.echo(), || bad.echo()]);
         let kinds = all.filter(|one| !one.ok).map(|one| one.error.kind);
         [kinds.len() >= 1, kinds.filter(|kind| kind != \"connection\"), parallel_map(0..8, |i| bad.echo(#{i: i}).arguments.i)]
     ";
@@ -404,7 +408,7 @@ async fn death_with_calls_under_way(transport: &str) -> Result<(), Ignored> {
 
 /// What a call with a session comes to: an answer, or the kind of its failure.
 async fn call(session: &Session, tool: &str) -> Result<ToolAnswer, FailureKind> {
-    match session.call_tool(tool, Map::new(), Some(Duration::from_secs(20))).await {
+    match session.call_tool(tool, Map::new(), CallOptions::default().timeout(Duration::from_secs(20))).await {
         Ok(answer) => Ok(answer),
         Err(Error::Call(failure)) => {
             assert_eq!((failure.server.as_str(), failure.tool.as_str()), ("bad", tool));
@@ -421,18 +425,22 @@ async fn session_after_death(transport: &str) -> Result<(), Ignored> {
     assert_eq!(session.list_tools().await.unwrap().len(), 2);
     assert!(call(&session, "echo").await.is_ok());
     assert_eq!(call(&session, "fault").await.err(), Some(FailureKind::Connection));
-    let again = client.create_session("bad").await.unwrap();
-    assert!(call(&again, "echo").await.is_ok() && again.is_connected());
+    // It connects by itself, but for when it was closed on purpose.
+    assert!(call(&session, "echo").await.is_ok() && session.is_connected());
     client.close_all_sessions().await;
-    assert!(!again.is_connected());
-    assert_eq!(call(&again, "echo").await.err(), Some(FailureKind::Connection));
+    assert!(!session.is_connected());
+    let closed = session.call_tool("echo", Map::new(), CallOptions::default()).await;
+    assert!(matches!(closed, Err(Error::NoSession { .. })), "{closed:?}");
+    let again = client.create_session("bad").await.unwrap();
+    assert!(call(&again, "echo").await.is_ok() && session.is_connected());
+    client.close_all_sessions().await;
     Ok(())
 }
 
 async fn gives_up(transport: &str) -> Result<(), Ignored> {
     let client = builder(json!({"bad": entry(transport, "never").await})).code_mode(false).build().unwrap();
     let session = client.create_session("bad").await.unwrap();
-    let bound = Some(Duration::from_millis(200));
+    let bound = CallOptions::default().timeout(Duration::from_millis(200));
     let Err(Error::Call(failure)) = session.call_tool("fault", Map::new(), bound).await else {
         panic!("it was answered")
     };
@@ -490,8 +498,8 @@ async fn type_of_entry() -> Result<(), Ignored> {
         entry[key] = kind.clone();
         let client = client(json!({"bad": entry}));
         let session = client.create_session("bad").await;
-        let asked = (server.count("POST /sse"), server.count("GET /sse"));
-        assert_eq!(asked, (usize::from(first == "POST /sse"), usize::from(works)), "{kind}");
+        let asked = (server.count("POST /sse") > 0, server.count("GET /sse"));
+        assert_eq!(asked, (first == "POST /sse", usize::from(works)), "{kind}");
         match session {
             Ok(session) => assert!(works && session.is_connected(), "{kind}"),
             Err(error) => {

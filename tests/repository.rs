@@ -13,7 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["tool"],
     &["error"],
     &["limits"],
-    &["catalog", "config"],
+    &["catalog", "config", "middleware"],
     &["sandbox"],
     &["script", "session"],
     &["serve"],
@@ -29,7 +29,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("wasmtime", &["sandbox", "script"]),
     ("cap_std", &["sandbox"]),
     ("jsonschema", &["catalog"]),
-    ("rmcp", &["session", "serve", "lib"]),
+    // `middleware` and `client` for its model types, which are in the public API, and for handlers that are given as servers.
+    ("rmcp", &["middleware", "session", "serve", "client", "lib"]),
     ("reqwest", &["session"]),
     ("tokio_tungstenite", &["session"]),
     ("rhaiway_demo_server", &["cli"]),

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rhaiway_engine::{Position, Refusal};
 
-use super::{Call, Called, LogSink, Run, limit};
+use super::{Call, Called, Run, limit};
 use crate::limits::Limits;
-use crate::tool::{CallRecord, Detail, Failure, FailureKind, Outcome};
+use crate::tool::{CallRecord, Detail, Failure, FailureKind, LogSink, Outcome};
 
 /// Longest name of a tool that is looked for, and longest query: both are compared with every tool.
 const NAME_BYTES: usize = 256;
@@ -31,6 +31,8 @@ pub(super) struct Accounts {
     /// When the script has to be over.
     pub(super) deadline: Instant,
     ledger: Mutex<Ledger>,
+    /// One for all calls, so that what is said to all is written once.
+    sink: Mutex<Option<LogSink>>,
 }
 
 #[derive(Default)]
@@ -88,6 +90,7 @@ impl Accounts {
             door: run.door.clone(),
             deadline,
             ledger: Mutex::default(),
+            sink: Mutex::default(),
         }
     }
 
@@ -197,6 +200,20 @@ impl Accounts {
         Ok(found)
     }
 
+    /// Takes lines for the log from elsewhere, for as long as the run lasts.
+    fn log_sink(self: &Arc<Self>) -> LogSink {
+        let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || -> LogSink {
+            let accounts = Arc::downgrade(self);
+            Arc::new(move |line| {
+                if let Some(accounts) = accounts.upgrade() {
+                    accounts.log(line);
+                }
+            })
+        };
+        Arc::clone(sink.get_or_insert_with(new))
+    }
+
     pub(super) fn log(&self, line: &str) {
         let Limits { log_line_bytes, log_lines, log_bytes, .. } = self.limits;
         let line = if line.len() > log_line_bytes {
@@ -248,7 +265,7 @@ impl Booked {
         let Self { accounts, place, call, position } = &self;
         let limits = &accounts.limits;
         let called_as = call.tool.clone();
-        let Called { tool, answer } = accounts.door.call_tool(call.clone(), accounts.deadline).await;
+        let Called { tool, answer } = accounts.door.call_tool(call, accounts.deadline, &accounts.log_sink()).await;
         let tool = tool.unwrap_or(called_as);
         let (outcome, size, result) = match answer {
             Ok(text) if text.len() > limits.answer_bytes => {

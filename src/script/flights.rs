@@ -144,14 +144,15 @@ mod tests {
     use super::*;
     use crate::limits::Limits;
     use crate::script::accounts::Ending;
-    use crate::script::{BoxFuture, Called, Door, Isolation, Run};
+    use crate::script::{Called, Door, Isolation, Run};
     use crate::tool::Detail;
+    use crate::tool::{BoxFuture, LogSink};
 
     /// Answers at once, with half a megabyte.
     struct Talkative;
 
     impl Door for Talkative {
-        fn call_tool(&self, _call: Call, _deadline: Instant) -> BoxFuture<'_, Called> {
+        fn call_tool<'a>(&'a self, _call: &'a Call, _deadline: Instant, _log: &LogSink) -> BoxFuture<'a, Called> {
             Box::pin(async { Called { tool: None, answer: Ok("x".repeat(500_000)) } })
         }
 

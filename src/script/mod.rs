@@ -7,9 +7,7 @@ mod flights;
 mod guest;
 mod in_process;
 
-use std::future::Future;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use crate::error::Error;
 use crate::limits::Limits;
-use crate::tool::{CallRecord, Detail, Failure, seconds};
+use crate::tool::{BoxFuture, CallRecord, Detail, Failure, LogSink, seconds};
 
 use accounts::{Accounts, Ending, Ledger};
 pub use diagnostic::{Diagnostic, DiagnosticKind, Frame};
@@ -32,9 +30,6 @@ pub use diagnostic::{Diagnostic, DiagnosticKind, Frame};
 #[doc(alias = "CODE_MODE_AGENT_PROMPT")]
 pub const CODE_MODE_PROMPT: &str = include_str!("../../GUIDE.md");
 
-/// A future that is boxed, so that a trait with it can be used as an object.
-pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
 /// When `wall_time` is over; a time so long that no clock holds it is over in a century.
 fn deadline(wall_time: Duration) -> Instant {
     let now = Instant::now();
@@ -43,8 +38,8 @@ fn deadline(wall_time: Duration) -> Instant {
 
 /// What the host gives a script beside its own memory.
 pub(crate) trait Door: Send + Sync + 'static {
-    /// Calls a tool: the JSON text of its answer. The script is over at `deadline`.
-    fn call_tool(&self, call: Call, deadline: Instant) -> BoxFuture<'_, Called>;
+    /// Calls a tool: the JSON text of its answer. The script is over at `deadline`; `log` takes what its server says meanwhile.
+    fn call_tool<'a>(&'a self, call: &'a Call, deadline: Instant, log: &LogSink) -> BoxFuture<'a, Called>;
     /// Finds tools: the JSON text of the results.
     fn search_tools(&self, query: String, detail: Detail) -> BoxFuture<'_, String>;
 }
@@ -75,9 +70,6 @@ pub enum Isolation {
     /// wall clock is checked between operations only, memory is not bounded, and deeply nested data can end the process.
     InProcess,
 }
-
-/// Is told each line as the script prints it.
-pub(crate) type LogSink = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// What a script came to. A script that failed is one too: its `error` is set, and logs and calls tell how far it came.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 use crate::catalog::SearchResults;
 use crate::error::Error;
-use crate::script::{BoxFuture, CODE_MODE_PROMPT, Execution};
-use crate::tool::Detail;
+use crate::script::{CODE_MODE_PROMPT, Execution};
+use crate::tool::{BoxFuture, Detail};
 
 /// What the server offers to its clients.
 pub(crate) trait CodeMode: Send + Sync + 'static {

@@ -227,3 +227,9 @@ impl StreamableHttpClient for DivertingClient {
         Ok(self.divert(self.http.get_stream(uri, session_id, last_event_id, auth_header, headers).await?))
     }
 }
+
+/// Whether another handshake may go better: not where the host can't be reached, or redirects elsewhere.
+pub(super) fn may_be_confused(error: &DynamicTransportError) -> bool {
+    let error = error.error.downcast_ref::<StreamableHttpError<reqwest::Error>>();
+    !matches!(error, Some(StreamableHttpError::Client(error)) if error.status().is_none())
+}

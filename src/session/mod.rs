@@ -1,35 +1,50 @@
-//! One connection to one MCP server: starting or reaching it, requests, cached lists, and its end. Knows rmcp; knows no scripts.
+//! One server, for as long as a client knows it: connecting and connecting again, requests through the middleware, cached lists,
+//! callbacks, and its end. Knows rmcp; knows no scripts.
 
+mod callbacks;
+mod connection;
 mod http;
 mod process;
+mod requests;
 mod sse;
 mod websocket;
 mod wire;
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use rmcp::model::{
-    CallToolRequest, CallToolRequestParams, CancelledNotification, CancelledNotificationParam, ClientConfig,
-    ClientRequest, GetExtensions, GetPromptRequestParams, GetPromptResult, Implementation, JsonObject,
-    ListToolsRequest, PaginatedRequestParams, PingRequest, Prompt, ProtocolVersion, ReadResourceRequestParams,
-    ReadResourceResult, RequestId, Resource, ResourceTemplate, ServerPeerInfo, ServerResult,
+    ArgumentInfo, ClientConfig, ClientNotification, CompleteRequestParams, CompletionInfo, GetPromptRequestParams,
+    GetPromptResult, Implementation, JsonObject, LoggingLevel, PaginatedRequestParams, Prompt, ProtocolVersion,
+    ReadResourceRequestParams, ReadResourceResult, Reference, Resource, ResourceTemplate, RootsListChangedNotification,
+    ServerPeerInfo,
 };
-use rmcp::service::{ClientInitializeError, Peer, PeerRequestOptions, RunningService, ServiceError, ServiceExt};
-use rmcp::{ClientHandler, RoleClient, RoleServer, Service};
-use serde::Deserialize;
+use rmcp::service::ServiceExt;
+use rmcp::{RoleServer, Service};
+use serde::Serialize;
 use serde_json::{Map, Value};
+use tokio::io::DuplexStream;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
 
 use crate::catalog::ToolSet;
 use crate::config::{HttpConfig, ServerConfig, Transport, expand};
-use crate::error::{Error, with_causes};
-use crate::tool::{Failure, FailureKind, Tool, ToolAnswer};
+use crate::error::Error;
+use crate::middleware::{
+    Answer, CallTool, Chain, Complete, GetPrompt, Initialize, Kind, ListPrompts, ListResourceTemplates, ListResources,
+    ListTools, Params, Ping, ReadResource, Request, SetLevel, Subscribe, Transmit, Unsubscribe,
+};
+use crate::tool::{BoxFuture, CallOptions, FailureKind, Tool, ToolAnswer, ToolCall};
+pub(crate) use callbacks::Callbacks;
+pub use callbacks::{CallbackError, Origin, ServerMessage};
+use connection::{Connection, Handler, HandshakeError, LEGACY, Lifecycle, Link};
 pub(crate) use process::Children;
 use process::{Process, Program};
-use wire::{LineTransport, Slot, WantsText, Wire};
+use requests::{Exchange, request_meta};
+use wire::LineTransport;
 
 /// Looks up the variables of a configuration: `${NAME}` becomes what it returns.
 pub(crate) type Variables = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -41,6 +56,8 @@ pub(crate) struct SessionSettings {
     pub(crate) connect_timeout: Duration,
     pub(crate) verify_tls: bool,
     pub(crate) children: Children,
+    pub(crate) callbacks: Arc<Callbacks>,
+    pub(crate) middleware: Arc<Chain>,
 }
 
 /// A server's entry while its strings are expanded.
@@ -60,45 +77,112 @@ impl ConfigPlace<'_> {
     }
 }
 
-/// How long closing may take at most, over the bounds of the process itself.
-const CLOSE: Duration = Duration::from_secs(10);
-/// Size of all pages of a server's list of tools.
-const LIST_BYTES: usize = 64 << 20;
-const TOOLS_LIST: &str = "tools/list";
-/// Pages of one list; a server that always names a next page must not keep us for ever.
+/// Pages of one list, and the items and bytes of all of them: a server that always names a next page must not keep us for ever.
 const PAGES: usize = 1000;
+const LIST_BYTES: usize = 64 << 20;
+/// A connection that ends before counts as one that failed.
+const STABLE: Duration = Duration::from_secs(10);
+/// How long a server that failed is left alone: at first, and at most.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_mins(1);
+/// How often a subscription looks whether its connection still stands.
+const LOOK: Duration = Duration::from_secs(1);
 
-/// An open connection to one server. Clones share it; it ends with [`Session::close`], or when the client and all clones are gone.
+/// Serves one connection of a server in this process.
+type Serve = dyn Fn(DuplexStream) -> BoxFuture<'static, ()> + Send + Sync;
+
+/// Where a server is.
+#[derive(Clone)]
+pub(crate) enum Source {
+    /// As its entry says.
+    Entry(ServerConfig),
+    /// In this process.
+    InProcess(Arc<Serve>),
+}
+
+impl Source {
+    /// A server in this process, made anew for each connection.
+    pub(crate) fn in_process<S: Service<RoleServer>>(make: impl Fn() -> S + Send + Sync + 'static) -> Self {
+        Self::InProcess(Arc::new(move |pipe| {
+            let server = make();
+            Box::pin(async move {
+                if let Ok(service) = server.serve(pipe).await {
+                    let _ = service.waiting().await;
+                }
+            })
+        }))
+    }
+
+    fn entry(&self) -> Option<&ServerConfig> {
+        match self {
+            Self::Entry(entry) => Some(entry),
+            Self::InProcess(_) => None,
+        }
+    }
+}
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Entry(one), Self::Entry(other)) => one == other,
+            (Self::InProcess(one), Self::InProcess(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
+/// One server of a client. Clones share it. Its connection ends with [`Session::close`], or when the client and all clones are gone; one
+/// that broke is made again by the next request.
 #[derive(Clone)]
 pub struct Session {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    name: String,
-    peer: Peer<RoleClient>,
-    service: tokio::sync::Mutex<Option<RunningService<RoleClient, Events>>>,
-    /// Kept after the service, so that its input is closed before the process is waited for.
-    process: Option<Process>,
-    wire: Arc<Wire>,
-    /// With the count of changes that it was listed at.
-    tools: Mutex<Option<(u64, Arc<ToolSet>)>>,
-    listing: tokio::sync::Mutex<()>,
-    /// Bounds listing too.
-    connect_timeout: Duration,
-    call_timeout: Option<Duration>,
+    name: Arc<str>,
+    source: Source,
+    settings: SessionSettings,
+    state: Mutex<State>,
+    /// One connects, and the others wait for it.
+    connecting: tokio::sync::Mutex<()>,
 }
 
-/// What rmcp asks of the client.
-struct Events;
+#[derive(Default)]
+struct State {
+    connection: Option<Arc<Connection>>,
+    /// A transport that waits for [`Session::initialize`].
+    link: Option<Link>,
+    /// Why there is no connection, and until when no other is made.
+    failed: Option<(Error, Instant)>,
+    /// How often in a row connecting failed, or the connection soon ended.
+    failures: usize,
+    /// Closed on purpose: requests do not open it.
+    is_closed: bool,
+    /// The server is known not to know `server/discover`.
+    is_legacy: bool,
+}
 
-impl ClientHandler for Events {
-    fn get_info(&self) -> ClientConfig {
-        let mut info = ClientConfig::default();
-        info.protocol_version = ProtocolVersion::V_2025_11_25;
-        info.client_info = Implementation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-        info
-    }
+/// Who wants a connection.
+#[derive(Clone, Copy, PartialEq)]
+enum Asked {
+    /// A caller that says so.
+    Now,
+    /// One that can do without: a server that failed a moment ago is left alone.
+    IfDue,
+    /// A request on a session; beside that, what was closed on purpose, or was not to be initialised yet, stays so.
+    ByRequest,
+}
+
+/// How a server stands with a client.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ServerStatus {
+    /// Not connected, as nothing has needed it, or no longer.
+    Closed,
+    /// Connected.
+    Connected,
+    /// Its entry is malformed, or the last attempt to connect it failed.
+    Failed(Error),
 }
 
 impl std::fmt::Debug for Session {
@@ -111,13 +195,475 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// Connects and initialises.
-    pub(crate) async fn open(name: &str, config: &ServerConfig, settings: &SessionSettings) -> Result<Self, Error> {
-        let connect = |message| Error::Connect { server: name.into(), message, stderr: Vec::new() };
-        let place = ConfigPlace { server: name, variables: &*settings.variables };
-        let bound = config.connect_timeout.unwrap_or(settings.connect_timeout);
-        let wire = Arc::new(Wire::default());
-        let opened = match &config.transport {
+    /// A session that is not connected yet.
+    pub(crate) fn new(name: &str, source: Source, settings: SessionSettings) -> Self {
+        let (state, connecting) = Default::default();
+        Self { inner: Arc::new(Inner { name: name.into(), source, settings, state, connecting }) }
+    }
+
+    /// Whether a session for this source would be the same as this one.
+    pub(crate) fn has_source(&self, source: &Source) -> bool {
+        self.inner.source == *source
+    }
+
+    /// Connects and shakes hands, unless that is done; also where the session was closed, or could not be connected a moment ago.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a string of its entry can't be expanded, else [`Error::Connect`].
+    #[doc(alias = "initialize")]
+    pub async fn connect(&self) -> Result<(), Error> {
+        self.inner.connect(Asked::Now).await.map(drop)
+    }
+
+    /// The same for a caller that can do without: a server that failed is left alone for a while.
+    pub(crate) async fn connect_if_due(&self) -> Result<(), Error> {
+        self.inner.connect(Asked::IfDue).await.map(drop)
+    }
+
+    /// Starts or reaches the server and says nothing yet: [`Session::initialize`] does. Until then, requests fail.
+    ///
+    /// # Errors
+    /// As of [`Session::connect`].
+    pub(crate) async fn open(&self) -> Result<(), Error> {
+        let _one_at_a_time = self.inner.connecting.lock().await;
+        if self.is_connected() || self.inner.state().link.is_some() {
+            return Ok(());
+        }
+        let link = self.inner.open_link().await?;
+        self.inner.state().link = Some(link);
+        Ok(())
+    }
+
+    /// Shakes hands with a server that was only connected, and connects it where it is not: the same as [`Session::connect`].
+    ///
+    /// # Errors
+    /// As of [`Session::connect`].
+    pub async fn initialize(&self) -> Result<(), Error> {
+        self.connect().await
+    }
+
+    /// How long a call that a script makes may take.
+    pub(crate) fn call_timeout(&self) -> Option<Duration> {
+        self.inner.source.entry().and_then(|entry| entry.call_timeout)
+    }
+
+    /// Name of the server.
+    #[must_use]
+    pub fn server_name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Whether the connection stands, and hands were shaken.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.inner.standing().is_some()
+    }
+
+    /// How the server stands. Waits for a connection that is being made.
+    pub(crate) async fn status(&self) -> ServerStatus {
+        let _connecting = self.inner.connecting.lock().await;
+        if self.is_connected() {
+            return ServerStatus::Connected;
+        }
+        match &self.inner.state().failed {
+            Some((error, _)) => ServerStatus::Failed(error.clone()),
+            None => ServerStatus::Closed,
+        }
+    }
+
+    /// What the server said of itself: name, version, capabilities, instructions, protocol version. None where it is not connected.
+    #[must_use]
+    pub fn server_info(&self) -> Option<Arc<ServerPeerInfo>> {
+        self.inner.standing()?.server_info()
+    }
+
+    /// How the server says it is to be used.
+    #[must_use]
+    pub fn instructions(&self) -> Option<String> {
+        self.server_info()?.instructions.clone()
+    }
+
+    /// Calls a tool by its own name. When the future is dropped, the call is cancelled at the server. Where the server asks for more
+    /// input, the callbacks answer; where it makes a task of the call, the task is asked after until it is over.
+    ///
+    /// # Errors
+    /// [`Error::Call`] if the call itself fails, [`Error::Connect`] if the connection had ended and can't be made again. A tool that
+    /// failed is an answer, with `is_error` set.
+    pub async fn call_tool(
+        &self,
+        name: &str,
+        arguments: Map<String, Value>,
+        options: CallOptions,
+    ) -> Result<ToolAnswer, Error> {
+        self.inner.request::<CallTool>(ToolCall::new(name, arguments, options)).await
+    }
+
+    /// The server's tools. Listed once, and again after the server said that they changed.
+    ///
+    /// # Errors
+    /// [`Error::Request`], or [`Error::Connect`] if the connection had ended and can't be made again.
+    pub async fn list_tools(&self) -> Result<Vec<Tool>, Error> {
+        Ok(self.tools().await?.iter().cloned().collect())
+    }
+
+    pub(crate) async fn tools(&self) -> Result<Arc<ToolSet>, Error> {
+        let connection = self.inner.connection().await?;
+        if let Some(tools) = connection.tools() {
+            return Ok(tools);
+        }
+        let _one_at_a_time = connection.listing.lock().await;
+        if let Some(tools) = connection.tools() {
+            return Ok(tools);
+        }
+        let changes = connection.wire.tools_changed.load(Ordering::Acquire);
+        let bound = self.inner.bound();
+        let list = async {
+            if connection.server_info().is_some_and(|info| info.capabilities.tools.is_none()) {
+                return Ok(Vec::new());
+            }
+            self.pages::<ListTools, _>(|page| (page.tools, page.next_cursor)).await
+        };
+        let tools = tokio::time::timeout(bound, list).await.unwrap_or_else(|_| {
+            let message = format!("it did not answer within {} s", bound.as_secs_f64());
+            Err(self.inner.failed::<ListTools>(FailureKind::Timeout, message))
+        })?;
+        let tools = Arc::new(ToolSet::new(tools));
+        connection.keep_tools(changes, Arc::clone(&tools));
+        Ok(tools)
+    }
+
+    /// All pages of a list.
+    async fn pages<K, T>(&self, items: impl Fn(K::Answer) -> (Vec<T>, Option<String>)) -> Result<Vec<T>, Error>
+    where
+        K: Kind<Params = PaginatedRequestParams>,
+        T: Serialize,
+    {
+        let failed = |message| Err(self.inner.failed::<K>(FailureKind::Answer, message));
+        let (mut all, mut bytes, mut cursor) = (Vec::new(), 0, None);
+        for _ in 0..PAGES {
+            let params = PaginatedRequestParams::default().with_cursor(cursor.clone());
+            let (items, next) = items(self.inner.request::<K>(params).await?);
+            bytes += serde_json::to_vec(&items).map_or(0, |json| json.len());
+            if bytes > LIST_BYTES {
+                return failed(format!("the list has more than {LIST_BYTES} bytes"));
+            }
+            all.extend(items);
+            match next.filter(|next| !next.is_empty()) {
+                None => return Ok(all),
+                next if next == cursor => return failed("it names the same next page again and again".into()),
+                next => cursor = next,
+            }
+        }
+        failed(format!("the list has more than {PAGES} pages"))
+    }
+
+    /// Whether a connected server said that it has something.
+    async fn offers(&self, has: impl Fn(&ServerPeerInfo) -> bool) -> Result<bool, Error> {
+        let connection = self.inner.connection().await?;
+        Ok(connection.server_info().is_none_or(|info| has(&info)))
+    }
+
+    /// The server's resources, all pages; none where it offers none.
+    ///
+    /// # Errors
+    /// [`Error::Request`], or [`Error::Connect`] if the connection had ended and can't be made again.
+    pub async fn list_resources(&self) -> Result<Vec<Resource>, Error> {
+        if !self.offers(|info| info.capabilities.resources.is_some()).await? {
+            return Ok(Vec::new());
+        }
+        self.pages::<ListResources, _>(|page| (page.resources, page.next_cursor)).await
+    }
+
+    /// The server's resource templates, all pages; none where it offers none.
+    ///
+    /// # Errors
+    /// As of [`Session::list_resources`].
+    pub async fn list_resource_templates(&self) -> Result<Vec<ResourceTemplate>, Error> {
+        if !self.offers(|info| info.capabilities.resources.is_some()).await? {
+            return Ok(Vec::new());
+        }
+        self.pages::<ListResourceTemplates, _>(|page| (page.resource_templates, page.next_cursor)).await
+    }
+
+    /// Reads a resource by its URI.
+    ///
+    /// # Errors
+    /// As of [`Session::list_resources`].
+    pub async fn read_resource(&self, uri: &str) -> Result<ReadResourceResult, Error> {
+        self.inner.request::<ReadResource>(ReadResourceRequestParams::new(uri)).await
+    }
+
+    /// Subscribes to a resource: the server tells when it is updated, until the subscription is dropped or the connection ends.
+    ///
+    /// # Errors
+    /// As of [`Session::list_resources`].
+    pub async fn subscribe(&self, uri: &str) -> Result<Subscription, Error> {
+        let connection = self.inner.connection().await?;
+        // Before it is asked for, so that no update is missed.
+        let updates = connection.wire.updated.subscribe();
+        self.inner.request::<Subscribe>(uri.into()).await?;
+        Ok(Subscription { session: self.clone(), connection, uri: Some(uri.into()), updates })
+    }
+
+    /// The server's prompts, all pages; none where it offers none.
+    ///
+    /// # Errors
+    /// As of [`Session::list_resources`].
+    pub async fn list_prompts(&self) -> Result<Vec<Prompt>, Error> {
+        if !self.offers(|info| info.capabilities.prompts.is_some()).await? {
+            return Ok(Vec::new());
+        }
+        self.pages::<ListPrompts, _>(|page| (page.prompts, page.next_cursor)).await
+    }
+
+    /// Fills in a prompt.
+    ///
+    /// # Errors
+    /// As of [`Session::list_resources`].
+    pub async fn get_prompt(&self, name: &str, arguments: JsonObject) -> Result<GetPromptResult, Error> {
+        self.inner.request::<GetPrompt>(GetPromptRequestParams::new(name).with_arguments(arguments)).await
+    }
+
+    /// Suggestions for the value of an argument of a prompt or a resource template.
+    ///
+    /// # Errors
+    /// As of [`Session::list_resources`].
+    pub async fn complete(&self, of: Reference, argument: &str, value: &str) -> Result<CompletionInfo, Error> {
+        let argument = ArgumentInfo::new(argument, value);
+        Ok(self.inner.request::<Complete>(CompleteRequestParams::new(of, argument)).await?.completion)
+    }
+
+    /// Sets the least severe log messages that the server is to send.
+    ///
+    /// # Errors
+    /// As of [`Session::list_resources`].
+    pub async fn set_log_level(&self, level: LoggingLevel) -> Result<(), Error> {
+        self.inner.request::<SetLevel>(level).await
+    }
+
+    /// Asks the server for a sign of life.
+    ///
+    /// # Errors
+    /// As of [`Session::list_resources`].
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.inner.request::<Ping>(()).await
+    }
+
+    /// Tells the server that the roots are others now.
+    pub(crate) async fn roots_changed(&self) {
+        let Some(connection) = self.inner.standing().filter(|connection| !connection.is_modern()) else { return };
+        let changed = RootsListChangedNotification::default();
+        if let Err(error) = connection.notify(ClientNotification::RootsListChangedNotification(changed)).await {
+            tracing::warn!(server = &*self.inner.name, %error, "the server could not be told that the roots changed");
+        }
+    }
+
+    /// Ends the connection; requests fail until it is connected again. A child process is ended with it: its input is closed, then it
+    /// gets SIGTERM, then SIGKILL, each after two seconds more.
+    #[doc(alias = "disconnect")]
+    pub async fn close(&self) {
+        self.end().await;
+    }
+
+    /// The same; `false` where there was nothing to end.
+    pub(crate) async fn end(&self) -> bool {
+        let _one_at_a_time = self.inner.connecting.lock().await;
+        let (connection, link) = {
+            let mut state = self.inner.state();
+            let is_legacy = state.is_legacy;
+            let closed = std::mem::replace(&mut *state, State { is_closed: true, is_legacy, ..State::default() });
+            (closed.connection, closed.link)
+        };
+        let was_open = connection.is_some() || link.is_some();
+        if let Some(connection) = connection {
+            connection.close().await;
+        }
+        if let Some(link) = link {
+            link.close().await;
+        }
+        was_open
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn standing(&self) -> Option<Arc<Connection>> {
+        self.state().connection.clone().filter(|connection| connection.is_open())
+    }
+
+    /// How long connecting may take, and listing tools.
+    fn bound(&self) -> Duration {
+        self.source.entry().and_then(|entry| entry.connect_timeout).unwrap_or(self.settings.connect_timeout)
+    }
+
+    fn transport(&self) -> &'static str {
+        match self.source.entry().map(|entry| &entry.transport) {
+            Some(Transport::Http(_) | Transport::Sse(_) | Transport::WebSocket(_)) => "tcp",
+            _ => "pipe",
+        }
+    }
+
+    /// Whether the transport is older than `server/discover`.
+    fn is_older(&self) -> bool {
+        self.source.entry().is_some_and(|entry| matches!(entry.transport, Transport::Sse(_)))
+    }
+
+    fn failed<K: Kind<Params = PaginatedRequestParams>>(&self, kind: FailureKind, message: String) -> Error {
+        let method = K::method(&PaginatedRequestParams::default());
+        Error::Request { server: self.name.to_string(), method, kind, message }
+    }
+
+    fn connect_error(&self, message: String, stderr: Vec<String>) -> Error {
+        Error::Connect { server: self.name.to_string(), message, stderr }
+    }
+
+    async fn request<K: Kind>(&self, params: K::Params) -> Result<K::Answer, Error> {
+        self.settings.middleware.run::<K>(&self.name, self.transport(), params, self).await
+    }
+
+    /// The connection, made again if it broke.
+    async fn connection(&self) -> Result<Arc<Connection>, Error> {
+        match self.standing() {
+            Some(connection) => Ok(connection),
+            None => self.connect(Asked::ByRequest).await,
+        }
+    }
+
+    /// Connects, unless it is connected.
+    async fn connect(&self, asked: Asked) -> Result<Arc<Connection>, Error> {
+        let _one_at_a_time = self.connecting.lock().await;
+        if let Some(connection) = self.standing() {
+            return Ok(connection);
+        }
+        let broken = self.state().connection.take();
+        if let Some(broken) = broken {
+            self.bury(&broken).await;
+        }
+        {
+            let mut state = self.state();
+            if asked == Asked::ByRequest && state.is_closed {
+                return Err(Error::NoSession { server: self.name.to_string() });
+            }
+            if asked == Asked::ByRequest && state.link.is_some() {
+                return Err(self.connect_error("it is not initialised yet: call `initialize` first".into(), Vec::new()));
+            }
+            if let Some((error, until)) = &state.failed
+                && asked != Asked::Now
+                && Instant::now() < *until
+            {
+                return Err(error.clone());
+            }
+            (state.failed, state.is_closed) = (None, false);
+        }
+        let started = Instant::now();
+        match self.shake_hands().await {
+            Ok(connection) => {
+                self.state().connection = Some(Arc::clone(&connection));
+                self.settle(&connection).await;
+                Ok(connection)
+            }
+            Err(error) => {
+                let mut state = self.state();
+                state.failures += 1;
+                // No more of the time goes into trying than into leaving it alone.
+                let delay = backoff(state.failures).max(started.elapsed());
+                state.failed = Some((error.clone(), Instant::now() + delay));
+                Err(error)
+            }
+        }
+    }
+
+    /// What is left of a connection that broke. The first time, another is made at once; where they break again and again, later.
+    async fn bury(&self, broken: &Connection) {
+        let reason = broken.why_closed().await;
+        tracing::warn!(server = &*self.name, reason, "the connection broke");
+        broken.close().await;
+        let mut state = self.state();
+        state.failures = if broken.since.elapsed() < STABLE { state.failures + 1 } else { 0 };
+        if state.failures > 1 {
+            let delay = backoff(state.failures - 1);
+            let message = format!(
+                "{reason}; that was the {}th time in a row that it soon ended, so it is left alone for {} s",
+                state.failures,
+                delay.as_secs_f64()
+            );
+            state.failed = Some((self.connect_error(message, Vec::new()), Instant::now() + delay));
+        }
+    }
+
+    /// The handshake, through the middleware. Where `server/discover` seems to have confused the server, once more without.
+    async fn shake_hands(&self) -> Result<Arc<Connection>, Error> {
+        let version = self.source.entry().and_then(|entry| entry.protocol_version.clone());
+        let lifecycle = match version {
+            Some(version) => Lifecycle::Version(version_named(&version)),
+            None if self.state().is_legacy || self.is_older() => Lifecycle::Version(LEGACY),
+            None => Lifecycle::Automatic,
+        };
+        let mut info = ClientConfig::default();
+        info.protocol_version = lifecycle.version();
+        info.client_info = Implementation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+        info.capabilities = self.settings.callbacks.capabilities();
+        let end = Handshake { inner: self, lifecycle, made: Mutex::default() };
+        let answer =
+            self.settings.middleware.run::<Initialize>(&self.name, self.transport(), Box::new(info), &end).await;
+        let made = end.made.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match (answer, made) {
+            (Ok(_), Some(connection)) => Ok(connection),
+            (Ok(_), None) => {
+                Err(self.connect_error("a middleware answered `initialize` in its place".into(), Vec::new()))
+            }
+            (Err(error), made) => {
+                if let Some(connection) = made {
+                    connection.close().await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// What follows the handshake.
+    async fn settle(&self, connection: &Arc<Connection>) {
+        tracing::debug!(server = &*self.name, "connected");
+        if !connection.is_modern() {
+            self.state().is_legacy = true;
+        }
+        if connection.server_info().is_some_and(|info| info.capabilities.logging.is_some()) {
+            let level = self.settings.callbacks.log_level;
+            let end = OnConnection { inner: self, connection };
+            let set = self.settings.middleware.run::<SetLevel>(&self.name, self.transport(), level, &end);
+            match tokio::time::timeout(self.bound(), set).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(server = &*self.name, %error, "the level of log messages is not set"),
+                Err(_) => {
+                    tracing::warn!(server = &*self.name, "the level of log messages is not set: it does not answer");
+                }
+            }
+        }
+        if let Some(interval) = self.source.entry().and_then(|entry| entry.keep_alive) {
+            connection.keep_alive(Arc::clone(&self.name), interval);
+        }
+    }
+
+    /// The transport.
+    async fn open_link(&self) -> Result<Link, Error> {
+        let callbacks = &self.settings.callbacks;
+        let entry = match &self.source {
+            Source::Entry(entry) => entry,
+            Source::InProcess(serve) => {
+                return Link::new(callbacks, |wire| {
+                    let (ours, theirs) = tokio::io::duplex(64 << 10);
+                    // Ends when the connection closes its end of the pipe.
+                    tokio::spawn(serve(theirs));
+                    let (reader, writer) = tokio::io::split(ours);
+                    Ok((LineTransport::new(reader, writer, Arc::clone(wire)), None))
+                });
+            }
+        };
+        let place = ConfigPlace { server: &self.name, variables: &*self.settings.variables };
+        match &entry.transport {
             Transport::Stdio { command, args, env, cwd } => {
                 let cwd = cwd.as_ref().map(|cwd| place.expand("cwd", &cwd.display().to_string())).transpose()?;
                 let program = Program {
@@ -129,400 +675,136 @@ impl Session {
                         .collect::<Result<_, Error>>()?,
                     cwd: cwd.map(PathBuf::from),
                 };
-                let (process, stdout, stdin) =
-                    Process::start(&program, &*settings.variables, &settings.children).map_err(connect)?;
-                let transport = LineTransport::new(stdout, stdin, Arc::clone(&wire));
-                Self::initialize(name, transport, wire, Some(process), bound).await
+                Link::new(callbacks, |wire| {
+                    let (process, stdout, stdin) =
+                        Process::start(&program, &*self.settings.variables, &self.settings.children)
+                            .map_err(|message| self.connect_error(message, Vec::new()))?;
+                    Ok((LineTransport::new(stdout, stdin, Arc::clone(wire)), Some(process)))
+                })
             }
-            Transport::Http(http) => {
-                let transport = http::transport(http, &place, bound, settings.verify_tls, &wire)?;
-                match Self::initialize(name, transport, Arc::clone(&wire), None, bound).await {
-                    Err(refused) if http.sse_fallback && wire.refusal().is_some_and(sse::may_be_meant) => {
-                        let older = Self::open_older(http, &place, bound, settings.verify_tls).await;
-                        older.map_err(|error| both_failed(refused, error))
-                    }
-                    other => other,
-                }
-            }
-            Transport::Sse(http) => Self::open_older(http, &place, bound, settings.verify_tls).await,
+            Transport::Http(http) => Link::new(callbacks, |wire| {
+                Ok((http::transport(http, &place, self.bound(), self.settings.verify_tls, wire)?, None))
+            }),
+            Transport::Sse(http) => self.open_older(http).await,
             Transport::WebSocket(http) => {
-                let transport = websocket::connect(http, &place, bound, settings.verify_tls, &wire).await?;
-                Self::initialize(name, transport, wire, None, bound).await
-            }
-        };
-        let mut session = opened?;
-        if let Some(inner) = Arc::get_mut(&mut session.inner) {
-            inner.call_timeout = config.call_timeout;
-        }
-        Ok(session)
-    }
-
-    /// Connects to a server that speaks the older HTTP+SSE.
-    async fn open_older(
-        config: &HttpConfig,
-        place: &ConfigPlace<'_>,
-        bound: Duration,
-        verify_tls: bool,
-    ) -> Result<Self, Error> {
-        let wire = Arc::new(Wire::default());
-        let transport = sse::connect(config, place, bound, verify_tls, &wire).await?;
-        Self::initialize(place.server, transport, wire, None, bound).await
-    }
-
-    /// Connects to a server in this process.
-    pub(crate) async fn in_process<S: Service<RoleServer>>(name: &str, server: S) -> Result<Self, Error> {
-        let (ours, theirs) = tokio::io::duplex(64 << 10);
-        // Ends when the session closes its end of the pipe.
-        tokio::spawn(async move {
-            if let Ok(service) = server.serve(theirs).await {
-                let _ = service.waiting().await;
-            }
-        });
-        let (reader, writer) = tokio::io::split(ours);
-        let wire = Arc::new(Wire::default());
-        let transport = LineTransport::new(reader, writer, Arc::clone(&wire));
-        Self::initialize(name, transport, wire, None, Duration::from_secs(30)).await
-    }
-
-    async fn initialize<T>(
-        name: &str,
-        transport: T,
-        wire: Arc<Wire>,
-        process: Option<Process>,
-        bound: Duration,
-    ) -> Result<Self, Error>
-    where
-        T: rmcp::transport::Transport<RoleClient> + 'static,
-    {
-        let mut service = match tokio::time::timeout(bound, Events.serve(transport)).await {
-            Ok(Ok(service)) => service,
-            Ok(Err(error)) => {
-                let reason = match &error {
-                    ClientInitializeError::ConnectionClosed(_) => {
-                        "it closed the connection before it answered `initialize`".into()
-                    }
-                    ClientInitializeError::TransportError { error, .. } => {
-                        if let Some(status) = http::refusal(error) {
-                            wire.refused(status);
-                        }
-                        http::explain(error)
-                    }
-                    ClientInitializeError::JsonRpcError(error) => {
-                        format!("it refused `initialize`: {} (JSON-RPC error {})", error.message, error.code.0)
-                    }
-                    ClientInitializeError::ExpectedInitResponse(_) | ClientInitializeError::ExpectedInitResult(_) => {
-                        "what it answered to `initialize` is no answer to that".into()
-                    }
-                    other => with_causes(other),
+                let open = |wire| async move {
+                    websocket::connect(http, &place, self.bound(), self.settings.verify_tls, &wire).await
                 };
-                // A process that has just ended explains more than the pipe that broke.
-                let broke = matches!(
-                    error,
-                    ClientInitializeError::ConnectionClosed(_) | ClientInitializeError::TransportError { .. }
+                Link::reach(callbacks, open).await
+            }
+        }
+    }
+
+    /// The transport that was before streamable HTTP.
+    async fn open_older(&self, http: &HttpConfig) -> Result<Link, Error> {
+        let place = ConfigPlace { server: &self.name, variables: &*self.settings.variables };
+        let open =
+            |wire| async move { sse::connect(http, &place, self.bound(), self.settings.verify_tls, &wire).await };
+        Link::reach(&self.settings.callbacks, open).await
+    }
+
+    /// How to reach the server over HTTP+SSE, where it may be meant: the entry leaves it open, and streamable HTTP was refused.
+    fn may_be_older(&self, refused: &HandshakeError) -> Option<&HttpConfig> {
+        match &self.source.entry()?.transport {
+            Transport::Http(http) if http.sse_fallback && sse::may_be_meant(refused.refusal?) => Some(http),
+            _ => None,
+        }
+    }
+}
+
+fn backoff(failures: usize) -> Duration {
+    let delays = ExponentialBuilder::new().with_min_delay(BACKOFF_MIN).with_max_delay(BACKOFF_MAX).without_max_times();
+    delays.build().nth(failures.saturating_sub(1).min(16)).unwrap_or(BACKOFF_MAX)
+}
+
+/// The configuration has checked that there is such a revision.
+fn version_named(name: &str) -> ProtocolVersion {
+    ProtocolVersion::KNOWN_VERSIONS.iter().find(|version| version.as_str() == name).cloned().unwrap_or(LEGACY)
+}
+
+impl Transmit for Inner {
+    fn transmit(&self, request: Request) -> BoxFuture<'_, Result<Answer, Error>> {
+        Box::pin(async move {
+            let connection = self.connection().await?;
+            OnConnection { inner: self, connection: &connection }.run(request).await
+        })
+    }
+}
+
+/// The end of the way of what is asked on this connection, and no other.
+struct OnConnection<'a> {
+    inner: &'a Inner,
+    connection: &'a Connection,
+}
+
+impl OnConnection<'_> {
+    async fn run(&self, request: Request) -> Result<Answer, Error> {
+        let exchange = Exchange {
+            server: &self.inner.name,
+            connection: self.connection,
+            callbacks: &self.inner.settings.callbacks,
+            method: request.method(),
+            meta: request_meta(request.meta),
+        };
+        exchange.run(request.params).await
+    }
+}
+
+impl Transmit for OnConnection<'_> {
+    fn transmit(&self, request: Request) -> BoxFuture<'_, Result<Answer, Error>> {
+        Box::pin(self.run(request))
+    }
+}
+
+/// The end of the way of a handshake.
+struct Handshake<'a> {
+    inner: &'a Inner,
+    lifecycle: Lifecycle,
+    made: Mutex<Option<Arc<Connection>>>,
+}
+
+impl Handshake<'_> {
+    async fn run(&self, info: &ClientConfig) -> Result<Connection, Error> {
+        let inner = self.inner;
+        let on = async |link: Link, lifecycle: &Lifecycle| {
+            let mut info = info.clone();
+            info.protocol_version = lifecycle.version();
+            let origin = Origin { server: Arc::clone(&inner.name) };
+            let handler = Handler { callbacks: Arc::clone(&inner.settings.callbacks), origin, info };
+            link.initialize(handler, lifecycle, inner.bound()).await
+        };
+        let shake = async |lifecycle: &Lifecycle| {
+            let link = inner.state().link.take();
+            let link = match link {
+                Some(link) => link,
+                None => inner.open_link().await?,
+            };
+            Ok::<_, Error>(on(link, lifecycle).await)
+        };
+        let failed = |HandshakeError { message, stderr, .. }| inner.connect_error(message, stderr);
+        let legacy = Lifecycle::Version(LEGACY);
+        let refused = match shake(&self.lifecycle).await? {
+            Ok(connection) => return Ok(connection),
+            Err(error) if error.maybe_legacy && self.lifecycle == Lifecycle::Automatic => {
+                tracing::debug!(
+                    server = &*inner.name,
+                    reason = error.message,
+                    "connecting again without `server/discover`"
                 );
-                let ended = match &process {
-                    Some(process) if broke => process.ended_within(Duration::from_millis(500)).await,
-                    _ => None,
-                };
-                let message = ended.map_or(reason, |how| format!("{how} before it answered `initialize`"));
-                return Err(Self::connect_error(name, &message, process.as_ref(), &wire).await);
-            }
-            Err(_) => {
-                let message = format!("it did not answer `initialize` within {} s", bound.as_secs_f64());
-                return Err(Self::connect_error(name, &message, process.as_ref(), &wire).await);
-            }
-        };
-        let version = service.peer().peer_info().map(|info| info.protocol_version.clone());
-        if let Some(version) = version.filter(|version| !ProtocolVersion::KNOWN_VERSIONS.contains(version)) {
-            let _ = tokio::time::timeout(CLOSE, service.close()).await;
-            let known: Vec<&str> = ProtocolVersion::KNOWN_VERSIONS.iter().map(ProtocolVersion::as_str).collect();
-            let known = known.join("`, `");
-            let message =
-                format!("it speaks the protocol revision `{version}`, which is none of those known here: `{known}`");
-            return Err(Self::connect_error(name, &message, process.as_ref(), &wire).await);
-        }
-        tracing::debug!(server = name, "connected");
-        let inner = Inner {
-            name: name.into(),
-            peer: service.peer().clone(),
-            service: tokio::sync::Mutex::new(Some(service)),
-            process,
-            wire,
-            tools: Mutex::default(),
-            listing: tokio::sync::Mutex::default(),
-            connect_timeout: bound,
-            call_timeout: None,
-        };
-        Ok(Self { inner: Arc::new(inner) })
-    }
-
-    async fn connect_error(name: &str, message: &str, process: Option<&Process>, wire: &Wire) -> Error {
-        let mut stderr = Vec::new();
-        if let Some(process) = process {
-            process.close().await;
-            stderr = process.stderr();
-        }
-        Error::Connect { server: name.into(), message: format!("{message}{}", wire.complaints()), stderr }
-    }
-
-    /// How long a call that a script makes may take.
-    pub(crate) fn call_timeout(&self) -> Option<Duration> {
-        self.inner.call_timeout
-    }
-
-    /// Name of the server.
-    #[must_use]
-    pub fn server_name(&self) -> &str {
-        &self.inner.name
-    }
-
-    /// Whether the connection still stands.
-    #[must_use]
-    pub fn is_connected(&self) -> bool {
-        !self.inner.peer.is_transport_closed()
-    }
-
-    /// What the server said of itself: name, version, capabilities, instructions, protocol version.
-    #[must_use]
-    pub fn server_info(&self) -> Option<Arc<ServerPeerInfo>> {
-        self.inner.peer.peer_info()
-    }
-
-    /// Calls a tool by its own name, and waits for at most `timeout`, if one is given. When the future is dropped, the call is cancelled
-    /// at the server.
-    ///
-    /// # Errors
-    /// [`Error::Call`] if the call itself fails. A tool that failed is an answer, with `is_error` set.
-    pub async fn call_tool(
-        &self,
-        name: &str,
-        arguments: Map<String, Value>,
-        timeout: Option<Duration>,
-    ) -> Result<ToolAnswer, Error> {
-        let call = CallToolRequest::new(CallToolRequestParams::new(name.to_string()).with_arguments(arguments));
-        let answer = self.text_of(ClientRequest::CallToolRequest(call), timeout).await;
-        let failed =
-            |kind, message| Failure { kind, server: self.inner.name.clone(), tool: name.into(), message, data: None };
-        let text = match answer {
-            Ok(text) => text,
-            Err(error) => {
-                let (kind, reason) = self.explain(&error).await;
-                let data = match error {
-                    ServiceError::McpError(error) => error.data,
-                    _ => None,
-                };
-                return Err(Failure { data, ..failed(kind, reason) }.into());
-            }
-        };
-        let unusable = |reason: String| failed(FailureKind::Answer, format!("the answer can't be used: {reason}"));
-        let answer: ToolAnswer = serde_json::from_str(&text)
-            .map_err(|error| unusable(format!("it is no object with `content`: {error}")))?;
-        match answer.result_type.as_deref() {
-            None | Some("complete") => Ok(answer),
-            Some(other) => Err(unusable(format!("its type is `{other}`, which is not supported yet")).into()),
-        }
-    }
-
-    /// The server's tools. Listed once, and again after the server said that they changed.
-    ///
-    /// # Errors
-    /// [`Error::Request`].
-    pub async fn list_tools(&self) -> Result<Vec<Tool>, Error> {
-        Ok(self.tools().await?.iter().cloned().collect())
-    }
-
-    pub(crate) async fn tools(&self) -> Result<Arc<ToolSet>, Error> {
-        if let Some(tools) = self.cached_tools() {
-            return Ok(tools);
-        }
-        let _one_at_a_time = self.inner.listing.lock().await;
-        if let Some(tools) = self.cached_tools() {
-            return Ok(tools);
-        }
-        let changes = self.inner.wire.tools_changed.load(Ordering::Acquire);
-        let bound = self.inner.connect_timeout;
-        let too_slow =
-            |_| self.request_failed(TOOLS_LIST, format!("it did not answer within {} s", bound.as_secs_f64()));
-        let tools = tokio::time::timeout(bound, self.fetch_tools()).await.map_err(too_slow)??;
-        let tools = Arc::new(ToolSet::new(tools));
-        *self.inner.tools.lock().unwrap_or_else(PoisonError::into_inner) = Some((changes, Arc::clone(&tools)));
-        Ok(tools)
-    }
-
-    fn cached_tools(&self) -> Option<Arc<ToolSet>> {
-        let changes = self.inner.wire.tools_changed.load(Ordering::Acquire);
-        let cached = self.inner.tools.lock().unwrap_or_else(PoisonError::into_inner);
-        cached.as_ref().filter(|(listed_at, _)| *listed_at == changes).map(|(_, tools)| Arc::clone(tools))
-    }
-
-    async fn fetch_tools(&self) -> Result<Vec<Tool>, Error> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Page {
-            #[serde(default)]
-            tools: Vec<Value>,
-            next_cursor: Option<String>,
-        }
-        if self.server_info().is_some_and(|info| info.capabilities.tools.is_none()) {
-            return Ok(Vec::new());
-        }
-        let mut tools = Vec::new();
-        let mut bytes = 0;
-        let mut cursor = None;
-        let mut cursors = HashSet::new();
-        for _ in 0..PAGES {
-            let list = ListToolsRequest::with_param(PaginatedRequestParams::default().with_cursor(cursor.take()));
-            let answer = self.text_of(ClientRequest::ListToolsRequest(list), None).await;
-            let text = self.of_request(TOOLS_LIST, answer).await?;
-            bytes += text.len();
-            if bytes > LIST_BYTES {
-                return Err(self.request_failed(TOOLS_LIST, format!("the list has more than {LIST_BYTES} bytes")));
-            }
-            let page: Page = serde_json::from_str(&text)
-                .map_err(|error| self.request_failed(TOOLS_LIST, format!("its answer can't be read: {error}")))?;
-            for entry in page.tools {
-                match Tool::from_json(entry) {
-                    Ok(tool) => tools.push(tool),
-                    Err(reason) => tracing::warn!(server = self.inner.name, reason, "skipped a tool"),
+                match shake(&legacy).await? {
+                    Ok(connection) => return Ok(connection),
+                    Err(error) => error,
                 }
             }
-            match page.next_cursor.filter(|next| !next.is_empty()) {
-                Some(next) if !cursors.insert(next.clone()) => {
-                    let message = format!("the list goes round: the page `{next}` came twice");
-                    return Err(self.request_failed(TOOLS_LIST, message));
-                }
-                Some(next) => cursor = Some(next),
-                None => return Ok(tools),
-            }
-        }
-        Err(self.request_failed(TOOLS_LIST, format!("the list has more than {PAGES} pages")))
-    }
-
-    /// The server's resources, all pages.
-    ///
-    /// # Errors
-    /// [`Error::Request`].
-    pub async fn list_resources(&self) -> Result<Vec<Resource>, Error> {
-        self.of_request("resources/list", self.inner.peer.list_all_resources().await).await
-    }
-
-    /// The server's resource templates, all pages.
-    ///
-    /// # Errors
-    /// [`Error::Request`].
-    pub async fn list_resource_templates(&self) -> Result<Vec<ResourceTemplate>, Error> {
-        let templates = self.inner.peer.list_all_resource_templates().await;
-        self.of_request("resources/templates/list", templates).await
-    }
-
-    /// Reads a resource by its URI.
-    ///
-    /// # Errors
-    /// [`Error::Request`].
-    pub async fn read_resource(&self, uri: &str) -> Result<ReadResourceResult, Error> {
-        let read = self.inner.peer.read_resource(ReadResourceRequestParams::new(uri));
-        self.of_request("resources/read", read.await).await
-    }
-
-    /// The server's prompts, all pages.
-    ///
-    /// # Errors
-    /// [`Error::Request`].
-    pub async fn list_prompts(&self) -> Result<Vec<Prompt>, Error> {
-        self.of_request("prompts/list", self.inner.peer.list_all_prompts().await).await
-    }
-
-    /// Fills in a prompt.
-    ///
-    /// # Errors
-    /// [`Error::Request`].
-    pub async fn get_prompt(&self, name: &str, arguments: JsonObject) -> Result<GetPromptResult, Error> {
-        let prompt = self.inner.peer.get_prompt(GetPromptRequestParams::new(name).with_arguments(arguments));
-        self.of_request("prompts/get", prompt.await).await
-    }
-
-    /// Asks the server for a sign of life.
-    ///
-    /// # Errors
-    /// [`Error::Request`].
-    pub async fn ping(&self) -> Result<(), Error> {
-        let ping = self.inner.peer.send_request(ClientRequest::PingRequest(PingRequest::default()));
-        self.of_request("ping", ping.await).await.map(drop)
-    }
-
-    /// Ends the connection. A child process is ended with it: its input is closed, then it gets SIGTERM, then SIGKILL, each after two
-    /// seconds more.
-    #[doc(alias = "disconnect")]
-    pub async fn close(&self) {
-        if let Some(mut service) = self.inner.service.lock().await.take() {
-            let _ = tokio::time::timeout(CLOSE, service.close()).await;
-        }
-        if let Some(process) = &self.inner.process {
-            process.close().await;
-        }
-    }
-
-    /// Sends a request and waits for the JSON text of its result. When the future is dropped, the request is cancelled at the server.
-    async fn text_of(&self, mut request: ClientRequest, timeout: Option<Duration>) -> Result<String, ServiceError> {
-        let slot = Arc::new(Slot::default());
-        request.extensions_mut().insert(WantsText(Arc::downgrade(&slot)));
-        let mut options = PeerRequestOptions::no_options();
-        options.timeout = timeout;
-        let handle = self.inner.peer.send_request_with_option(request, options).await?;
-        let mut cancel = CancelOnDrop { peer: &self.inner.peer, id: Some(handle.id.clone()) };
-        let result = handle.await_response().await;
-        cancel.id = None;
-        let result: ServerResult = result?;
-        let text = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // A transport that does not divert gives the typed result.
-        match text {
-            Some(text) => Ok(text),
-            None => serde_json::to_string(&result).map_err(|_| ServiceError::UnexpectedResponse),
-        }
-    }
-
-    /// The result of a request, its error named.
-    async fn of_request<T>(&self, method: &'static str, result: Result<T, ServiceError>) -> Result<T, Error> {
-        match result {
-            Ok(value) => Ok(value),
-            Err(error) => Err(self.request_failed(method, self.explain(&error).await.1)),
-        }
-    }
-
-    fn request_failed(&self, method: &'static str, message: String) -> Error {
-        Error::Request { server: self.inner.name.clone(), method, message }
-    }
-
-    /// What is known of the end of a connection: how the process ended, and what it said last.
-    async fn why_closed(&self) -> String {
-        let mut reason = format!("the connection is closed{}", self.inner.wire.complaints());
-        if let Some(process) = &self.inner.process {
-            if let Some(ended) = process.ended_within(Duration::from_millis(500)).await {
-                reason = format!("{reason}: {ended}");
-            }
-            let stderr = process.stderr();
-            if !stderr.is_empty() {
-                reason = format!(
-                    "{reason}; its last lines on stderr:\n  {}",
-                    stderr[stderr.len().saturating_sub(5)..].join("\n  ")
-                );
-            }
-        }
-        reason
-    }
-
-    async fn explain(&self, error: &ServiceError) -> (FailureKind, String) {
-        match error {
-            ServiceError::McpError(error) => {
-                (FailureKind::Protocol, format!("{} (JSON-RPC error {})", error.message, error.code.0))
-            }
-            ServiceError::Timeout { timeout } => {
-                (FailureKind::Timeout, format!("the time limit of the call, {} s, is over", timeout.as_secs_f64()))
-            }
-            ServiceError::TransportClosed => (FailureKind::Connection, self.why_closed().await),
-            ServiceError::TransportSend(error) => (FailureKind::Connection, http::explain(error)),
-            other => (FailureKind::Connection, with_causes(other)),
-        }
+            Err(error) => error,
+        };
+        let Some(http) = inner.may_be_older(&refused) else { return Err(failed(refused)) };
+        tracing::debug!(server = &*inner.name, reason = refused.message, "connecting again over HTTP+SSE");
+        let older = match inner.open_older(http).await {
+            Ok(link) => on(link, &legacy).await.map_err(failed),
+            Err(error) => Err(error),
+        };
+        older.map_err(|error| both_failed(failed(refused), error))
     }
 }
 
@@ -537,20 +819,77 @@ fn both_failed(streamable: Error, older: Error) -> Error {
     }
 }
 
-/// Tells the server that nobody waits any more, when the caller is gone before the answer.
-struct CancelOnDrop<'a> {
-    peer: &'a Peer<RoleClient>,
-    id: Option<RequestId>,
+impl Transmit for Handshake<'_> {
+    fn transmit(&self, request: Request) -> BoxFuture<'_, Result<Answer, Error>> {
+        Box::pin(async move {
+            let Params::Initialize(info) = request.params else {
+                return Err(self.inner.connect_error("a middleware made another request of it".into(), Vec::new()));
+            };
+            let connection = Arc::new(self.run(&info).await?);
+            let server = connection.server_info();
+            let before = self.made.lock().unwrap_or_else(PoisonError::into_inner).replace(connection);
+            if let Some(before) = before {
+                before.close().await;
+            }
+            server
+                .map(Answer::Initialize)
+                .ok_or_else(|| self.inner.connect_error("it did not say what it is".into(), Vec::new()))
+        })
+    }
 }
 
-impl Drop for CancelOnDrop<'_> {
+/// A subscription to a resource. It ends with [`Subscription::end`], when it is dropped, or with the connection.
+pub struct Subscription {
+    session: Session,
+    connection: Arc<Connection>,
+    uri: Option<String>,
+    updates: broadcast::Receiver<String>,
+}
+
+impl std::fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscription").field("uri", &self.uri).finish_non_exhaustive()
+    }
+}
+
+impl Subscription {
+    /// Waits until the resource is updated; `None` when the connection has ended. Updates that come faster than they are taken may be
+    /// told as one.
+    pub async fn next(&mut self) -> Option<()> {
+        loop {
+            match tokio::time::timeout(LOOK, self.updates.recv()).await {
+                Ok(Ok(uri)) if self.uri.as_deref() == Some(&uri) => return Some(()),
+                Ok(Err(RecvError::Lagged(_))) => return Some(()),
+                Ok(Ok(_)) => {}
+                Err(_) if self.connection.is_open() => {}
+                Ok(Err(RecvError::Closed)) | Err(_) => return None,
+            }
+        }
+    }
+
+    /// Ends the subscription, and waits until the server knows.
+    ///
+    /// # Errors
+    /// [`Error::Request`].
+    pub async fn end(mut self) -> Result<(), Error> {
+        match self.uri.take().filter(|_| self.connection.is_open()) {
+            Some(uri) => self.session.inner.request::<Unsubscribe>(uri).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Subscription {
     fn drop(&mut self) {
-        let (Some(id), Ok(runtime)) = (self.id.take(), tokio::runtime::Handle::try_current()) else { return };
-        let peer = self.peer.clone();
-        runtime.spawn(async move {
-            let reason = Some("the caller does not wait any more".to_string());
-            let cancelled = CancelledNotification::new(CancelledNotificationParam::new(Some(id), reason));
-            let _ = peer.send_notification(cancelled.into()).await;
-        });
+        let (Some(uri), Ok(runtime)) = (self.uri.take(), tokio::runtime::Handle::try_current()) else { return };
+        if self.connection.is_open() {
+            // Not the session itself, which would outlive its client for it.
+            let session: Weak<Inner> = Arc::downgrade(&self.session.inner);
+            runtime.spawn(async move {
+                if let Some(inner) = session.upgrade() {
+                    let _ = inner.request::<Unsubscribe>(uri).await;
+                }
+            });
+        }
     }
 }

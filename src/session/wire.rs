@@ -2,74 +2,142 @@
 //! loses digits and rejects a whole list for one odd tool. So the answers that a caller wants as text are diverted here, and rmcp sees an
 //! empty result.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use http::StatusCode;
 use rmcp::RoleClient;
 use rmcp::model::{
-    ClientJsonRpcMessage, EmptyResult, ErrorData, GetExtensions, RequestId, ServerJsonRpcMessage, ServerResult,
+    ClientJsonRpcMessage, EmptyResult, ErrorData, GetExtensions, GetMeta, LoggingLevel, ProgressToken, RequestId,
+    ServerJsonRpcMessage, ServerNotification, ServerResult,
 };
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, mpsc, watch};
+
+use super::callbacks::severity;
+use crate::tool::{CallOptions, LogSink, Progress};
 
 /// Longest message that a server may send. An answer may have 8 MiB, which can double when JSON is sent inside of a JSON string.
 pub(super) const MESSAGE_BYTES: usize = 32 << 20;
 /// Requests under way from which on those are looked for that nobody waits for.
 const FORGOTTEN: usize = 64;
-/// No notification of a change is longer.
-const NOTIFICATION_BYTES: usize = 4096;
+/// Updates of resources that a subscriber may be behind.
+const UPDATES: usize = 256;
 /// Messages of junk that are kept for an error message, and the length of each.
 const JUNK_LINES: usize = 3;
 const JUNK_BYTES: usize = 200;
 
-/// Where the text of an answer goes. It travels to the transport with its request.
-pub(super) type Slot = Mutex<Option<String>>;
+/// A request under way: where the text of its answer goes, and who hears of it in the meantime. It travels to the transport with its
+/// request.
+#[derive(Default)]
+pub(super) struct Flight {
+    answer: Mutex<Option<String>>,
+    options: CallOptions,
+}
+
+impl Flight {
+    pub(super) fn new(options: CallOptions) -> Arc<Self> {
+        Arc::new(Self { answer: Mutex::default(), options })
+    }
+
+    /// The JSON text of the result, once it is there.
+    pub(super) fn answer(&self) -> Option<String> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
 
 /// Marks a request whose answer is wanted as text.
 #[derive(Clone)]
-pub(super) struct WantsText(pub(super) Weak<Slot>);
+pub(super) struct WantsText(pub(super) Weak<Flight>);
 
-/// What a connection's transport and its session share: the requests under way whose answers are wanted as text, what was wrong with
-/// what the server sent, and whether its tools changed. Every transport hands it each message, in order: [`Wire::sent`],
-/// [`Wire::received`].
-#[derive(Default)]
-pub(super) struct Wire {
-    /// How often the server said that its tools changed. Counted here, as rmcp tells of it in a task of its own, after answers that
-    /// came later.
-    pub(super) tools_changed: AtomicU64,
-    waiting: Mutex<HashMap<RequestId, Weak<Slot>>>,
-    complaints: Mutex<VecDeque<String>>,
-    refusal: OnceLock<StatusCode>,
+struct UnderWay {
+    flight: Weak<Flight>,
+    progress_token: Option<ProgressToken>,
 }
 
-/// As much of a message as decides whether it is a diverted answer.
+/// What a connection's transport and its session share: the requests under way, what the server said of its own accord, and what was
+/// wrong with what it sent. Every transport hands it each message, in order: [`Wire::sent`], [`Wire::received`]. What is here is in that
+/// order too, as rmcp tells of notifications in tasks of their own, after answers that came later.
+pub(super) struct Wire {
+    /// How often the server said that its tools changed.
+    pub(super) tools_changed: AtomicU64,
+    /// The URIs of resources that the server said were updated.
+    pub(super) updated: broadcast::Sender<String>,
+    under_way: Mutex<HashMap<RequestId, UnderWay>>,
+    complaints: Mutex<VecDeque<String>>,
+    /// For the callbacks, where there are any.
+    heard: Option<mpsc::Sender<ServerNotification>>,
+    unheard: AtomicU64,
+    /// The least severe messages that are told to flights.
+    log_level: LoggingLevel,
+}
+
+/// As much of a message as decides what becomes of it.
 #[derive(Deserialize)]
 struct Peek<'a> {
     id: Option<RequestId>,
-    method: Option<IgnoredAny>,
+    #[serde(borrow)]
+    method: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    params: Option<&'a RawValue>,
     #[serde(borrow)]
     result: Option<&'a RawValue>,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ProgressMessage {
+    progress_token: ProgressToken,
+    progress: f64,
+    total: Option<f64>,
+    message: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct LogMessage {
+    level: LoggingLevel,
+    logger: Option<String>,
+    #[serde(default)]
+    data: Value,
+}
+
+#[derive(Deserialize)]
+struct Updated {
+    uri: String,
+}
+
 impl Wire {
+    /// `heard` gets the notifications, `log_level` is the least severe that flights are told of.
+    pub(super) fn new(log_level: LoggingLevel, heard: Option<mpsc::Sender<ServerNotification>>) -> Arc<Self> {
+        Arc::new(Self {
+            tools_changed: AtomicU64::default(),
+            updated: broadcast::Sender::new(UPDATES),
+            under_way: Mutex::default(),
+            complaints: Mutex::default(),
+            heard,
+            unheard: AtomicU64::default(),
+            log_level,
+        })
+    }
+
     /// Notes a request that goes out.
     pub(super) fn sent(&self, message: &ClientJsonRpcMessage) {
         let ClientJsonRpcMessage::Request(request) = message else { return };
-        if let Some(WantsText(slot)) = request.request.extensions().get::<WantsText>() {
-            let mut waiting = self.waiting();
-            if waiting.len() >= FORGOTTEN {
+        if let Some(WantsText(flight)) = request.request.extensions().get::<WantsText>() {
+            let mut under_way = self.under_way();
+            if under_way.len() >= FORGOTTEN {
                 // Callers that are gone, and whose servers never answered.
-                waiting.retain(|_, slot| slot.strong_count() > 0);
+                under_way.retain(|_, entry| entry.flight.strong_count() > 0);
             }
-            waiting.insert(request.id.clone(), slot.clone());
+            let progress_token = request.request.get_meta().get_progress_token();
+            under_way.insert(request.id.clone(), UnderWay { flight: flight.clone(), progress_token });
         }
     }
 
@@ -95,21 +163,86 @@ impl Wire {
 
     /// Takes a message that came in, if its text is wanted: the message that rmcp gets in its place.
     pub(super) fn divert(&self, text: &str) -> Option<ServerJsonRpcMessage> {
-        // To list once too often does no harm, so that there is no need to parse, whether slashes are escaped or not.
-        if text.len() < NOTIFICATION_BYTES && text.contains("tools") && text.contains("list_changed\"") {
-            self.tools_changed.fetch_add(1, Ordering::Release);
-        }
-        if self.waiting().is_empty() {
-            return None;
-        }
-        let Peek { id: Some(id), method: None, result } = serde_json::from_str(text).ok()? else { return None };
-        let slot = self.waiting().remove(&id)?;
+        let Peek { id, method, params, result } = serde_json::from_str(text).ok()?;
+        let id = match (id, method) {
+            (None, Some(method)) => {
+                self.notified(&method, params.map_or("null", RawValue::get), text);
+                return None;
+            }
+            (Some(id), None) => id,
+            _ => return None,
+        };
+        let UnderWay { flight, .. } = self.under_way().remove(&id)?;
         let result = result?; // else an error, which rmcp types well
         // Where nobody waits any more, the answer is dropped.
-        if let Some(slot) = slot.upgrade() {
-            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result.get().into());
+        if let Some(flight) = flight.upgrade() {
+            *flight.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(result.get().into());
         }
         Some(ServerJsonRpcMessage::response(ServerResult::EmptyResult(EmptyResult {}), id))
+    }
+
+    fn notified(&self, method: &str, params: &str, text: &str) {
+        match method {
+            "notifications/tools/list_changed" => drop(self.tools_changed.fetch_add(1, Ordering::Release)),
+            "notifications/resources/updated" => {
+                if let Ok(Updated { uri }) = serde_json::from_str(params) {
+                    let _ = self.updated.send(uri);
+                }
+            }
+            "notifications/progress" => self.progressed(params),
+            "notifications/message" => self.logged(params),
+            _ => {}
+        }
+        let Some(heard) = &self.heard else { return };
+        if let Ok(ServerJsonRpcMessage::Notification(message)) = serde_json::from_str(text)
+            && heard.try_send(message.notification).is_err()
+        {
+            let unheard = self.unheard.fetch_add(1, Ordering::Relaxed);
+            // Once a burst, not once a message.
+            if unheard.is_multiple_of(1000) {
+                tracing::warn!(method, unheard = unheard + 1, "notifications come faster than the callbacks take them");
+            }
+        }
+    }
+
+    fn progressed(&self, params: &str) {
+        let Ok(ProgressMessage { progress_token, progress, total, message }) = serde_json::from_str(params) else {
+            return self.complain("it sent a `notifications/progress` that can't be read".into());
+        };
+        let flight = {
+            let under_way = self.under_way();
+            let mut flights = under_way.values().filter(|entry| entry.progress_token.as_ref() == Some(&progress_token));
+            flights.next().and_then(|entry| entry.flight.upgrade())
+        };
+        if let Some(tell) = flight.as_ref().and_then(|flight| flight.options.on_progress.as_ref()) {
+            guarded(|| tell(&Progress { progress, total, message }));
+        }
+    }
+
+    fn logged(&self, params: &str) {
+        let Ok(LogMessage { level, logger, data }) = serde_json::from_str(params) else {
+            return self.complain("it sent a `notifications/message` that can't be read".into());
+        };
+        if severity(level) < severity(self.log_level) {
+            return;
+        }
+        let flights: Vec<Arc<Flight>> = self.under_way().values().filter_map(|entry| entry.flight.upgrade()).collect();
+        let mut sinks = flights.iter().filter_map(|flight| flight.options.on_log.as_ref()).peekable();
+        if sinks.peek().is_none() {
+            return;
+        }
+        let level = serde_json::to_value(level).unwrap_or_default();
+        let level = level.as_str().unwrap_or_default();
+        let logger = logger.map(|logger| format!(" {logger}")).unwrap_or_default();
+        let data = data.as_str().map_or_else(|| data.to_string(), String::from);
+        // A run that has several calls under way has one log.
+        let mut told: Vec<&LogSink> = Vec::new();
+        for sink in sinks {
+            if !told.iter().any(|other| Arc::ptr_eq(other, sink)) {
+                guarded(|| sink(&format!("{level}{logger}: {data}")));
+                told.push(sink);
+            }
+        }
     }
 
     /// Notes what is wrong with what the server sends.
@@ -127,18 +260,15 @@ impl Wire {
         complaints.iter().flat_map(|complaint| ["; ", complaint]).collect()
     }
 
-    /// Notes the HTTP status with which the server refused to `initialize`.
-    pub(super) fn refused(&self, status: StatusCode) {
-        let _ = self.refusal.set(status);
+    fn under_way(&self) -> std::sync::MutexGuard<'_, HashMap<RequestId, UnderWay>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// The HTTP status with which the server refused to `initialize`.
-    pub(super) fn refusal(&self) -> Option<StatusCode> {
-        self.refusal.get().copied()
-    }
-
-    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<RequestId, Weak<Slot>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+/// Calls what somebody else wrote, on the task that reads from the server.
+fn guarded(callback: impl FnOnce()) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(callback)).is_err() {
+        tracing::error!("a callback for progress or log messages panicked");
     }
 }
 

@@ -1,0 +1,538 @@
+//! One connection to one server, from the transport that stands to its end: the handshake, requests as text, what the server asks, and
+//! the tasks that belong to it. A session has one after the other.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ::http::StatusCode;
+use rmcp::model::{
+    CancelledNotification, CancelledNotificationParam, ClientConfig, ClientNotification, ClientRequest, ClientResult,
+    DiscoverRequest, DiscoverRequestParams, ErrorData, GetExtensions, LoggingLevel, PingRequest, ProtocolVersion,
+    RequestId, RequestMetaObject, ServerNotification, ServerPeerInfo, ServerRequest, ServerResult, SubscriptionFilter,
+};
+use rmcp::service::{
+    ClientInitializeError, ClientLifecycleMode, ClientServiceExt, NotificationContext, Peer, PeerRequestOptions,
+    RequestContext, RunningService, ServiceError,
+};
+use rmcp::transport::Transport;
+use rmcp::{RoleClient, Service};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::callbacks::{Callbacks, Origin};
+use super::http;
+use super::process::Process;
+use super::wire::{Flight, WantsText, Wire};
+use crate::catalog::ToolSet;
+use crate::error::with_causes;
+use crate::tool::{BoxFuture, CallOptions, FailureKind};
+
+/// The newest revision without `initialize`, and the newest with it.
+pub(super) const MODERN: ProtocolVersion = ProtocolVersion::V_2026_07_28;
+pub(super) const LEGACY: ProtocolVersion = ProtocolVersion::V_2025_11_25;
+/// Notifications that may wait for the callbacks.
+const UNHEARD: usize = 1024;
+/// How long closing may take at most, over the bounds of the process itself.
+const CLOSE: Duration = Duration::from_secs(10);
+/// How long to wait before changes are listened for again, when the server ended it.
+const LISTEN_AGAIN: Duration = Duration::from_secs(5);
+
+type Running = RunningService<RoleClient, Handler>;
+type Serve =
+    Box<dyn FnOnce(Handler, ClientLifecycleMode) -> BoxFuture<'static, Result<Running, ClientInitializeError>> + Send>;
+
+/// A transport that stands, with nothing said on it yet.
+pub(super) struct Link {
+    pub(super) wire: Arc<Wire>,
+    process: Option<Process>,
+    heard: Option<mpsc::Receiver<ServerNotification>>,
+    serve: Serve,
+}
+
+/// How a connection is to begin.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Lifecycle {
+    /// `server/discover`, and where the server does not know it, `initialize`.
+    Automatic,
+    /// With this revision only.
+    Version(ProtocolVersion),
+}
+
+impl Lifecycle {
+    fn mode(&self) -> ClientLifecycleMode {
+        match self {
+            Self::Automatic => {
+                ClientLifecycleMode::Auto { preferred_versions: vec![MODERN], legacy_version: Some(LEGACY) }
+            }
+            Self::Version(version) if version.has_initialize() => ClientLifecycleMode::Initialize,
+            Self::Version(version) => ClientLifecycleMode::Discover { preferred_versions: vec![version.clone()] },
+        }
+    }
+
+    pub(super) fn version(&self) -> ProtocolVersion {
+        match self {
+            Self::Automatic => MODERN,
+            Self::Version(version) => version.clone(),
+        }
+    }
+}
+
+/// Why a handshake failed.
+pub(super) struct HandshakeError {
+    pub(super) message: String,
+    pub(super) stderr: Vec<String>,
+    /// Whether the server may just not know `server/discover`, and be confused by it.
+    pub(super) maybe_legacy: bool,
+    /// The HTTP status with which it was refused.
+    pub(super) refusal: Option<StatusCode>,
+}
+
+impl Link {
+    /// `open` makes the transport, which reports to the wire that it is given.
+    pub(super) fn new<T, E>(
+        callbacks: &Callbacks,
+        open: impl FnOnce(&Arc<Wire>) -> Result<(T, Option<Process>), E>,
+    ) -> Result<Self, E>
+    where
+        T: Transport<RoleClient> + 'static,
+    {
+        let (wire, heard) = wire(callbacks);
+        let (transport, process) = open(&wire)?;
+        Ok(Self::over(transport, process, wire, heard))
+    }
+
+    /// The same where it takes its time to open the transport, which has no process.
+    pub(super) async fn reach<T, E, F>(callbacks: &Callbacks, open: impl FnOnce(Arc<Wire>) -> F) -> Result<Self, E>
+    where
+        T: Transport<RoleClient> + 'static,
+        F: Future<Output = Result<T, E>>,
+    {
+        let (wire, heard) = wire(callbacks);
+        let transport = open(Arc::clone(&wire)).await?;
+        Ok(Self::over(transport, None, wire, heard))
+    }
+
+    fn over<T: Transport<RoleClient> + 'static>(
+        transport: T,
+        process: Option<Process>,
+        wire: Arc<Wire>,
+        heard: Option<mpsc::Receiver<ServerNotification>>,
+    ) -> Self {
+        let serve: Serve = Box::new(move |handler, mode| Box::pin(handler.serve_with_lifecycle(transport, mode)));
+        Self { wire, process, heard, serve }
+    }
+
+    /// Shakes hands. The process of a link that fails is ended.
+    pub(super) async fn initialize(
+        self,
+        handler: Handler,
+        lifecycle: &Lifecycle,
+        bound: Duration,
+    ) -> Result<Connection, HandshakeError> {
+        let Self { wire, process, heard, serve } = self;
+        let (callbacks, origin) = (Arc::clone(&handler.callbacks), handler.origin.clone());
+        let error = match tokio::time::timeout(bound, serve(handler, lifecycle.mode())).await {
+            Ok(Ok(service)) => {
+                let mut tasks = JoinSet::new();
+                if let Some(heard) = heard {
+                    tasks.spawn(hear(heard, callbacks, origin));
+                }
+                let connection = Connection {
+                    peer: service.peer().clone(),
+                    service: tokio::sync::Mutex::new(Some(service)),
+                    process,
+                    wire,
+                    since: Instant::now(),
+                    tasks: Mutex::new(tasks),
+                    listening: Mutex::default(),
+                    tools: Mutex::default(),
+                    listing: tokio::sync::Mutex::default(),
+                    log_level: Mutex::default(),
+                };
+                if let Some(version) = connection.unknown_version() {
+                    connection.close().await;
+                    return Err(unknown_version(&version));
+                }
+                connection.listen();
+                return Ok(connection);
+            }
+            Ok(Err(error)) => Some(error),
+            Err(_) => None,
+        };
+        let asked = match lifecycle {
+            Lifecycle::Version(version) if version.has_initialize() => "initialize",
+            _ => "server/discover",
+        };
+        let maybe_legacy = error.as_ref().is_some_and(|error| match error {
+            error if error.is_authorization_required() => false,
+            ClientInitializeError::TransportError { error, .. } => http::may_be_confused(error),
+            ClientInitializeError::LegacyFallbackFailed { .. }
+            | ClientInitializeError::NoCompatibleProtocolVersion { .. } => false,
+            _ => true,
+        });
+        // A process that has just ended explains more than the pipe that broke.
+        let ended = match (&process, &error) {
+            (Some(process), Some(error)) if broke(error) => process.ended_within(Duration::from_millis(500)).await,
+            _ => None,
+        };
+        let reason = match (ended, &error) {
+            (Some(ended), _) => format!("{ended} before it answered `{asked}`"),
+            (None, Some(error)) => explain_handshake(error, asked),
+            (None, None) => format!("it did not answer the handshake within {} s", bound.as_secs_f64()),
+        };
+        let mut stderr = Vec::new();
+        if let Some(process) = &process {
+            process.close().await;
+            stderr = process.stderr();
+        }
+        let refusal = error.as_ref().and_then(refusal);
+        Err(HandshakeError { message: format!("{reason}{}", wire.complaints()), stderr, maybe_legacy, refusal })
+    }
+
+    /// Ends it unused.
+    pub(super) async fn close(self) {
+        drop(self.serve);
+        if let Some(process) = self.process {
+            process.close().await;
+        }
+    }
+}
+
+/// A wire for a transport, and what the callbacks hear from it.
+fn wire(callbacks: &Callbacks) -> (Arc<Wire>, Option<mpsc::Receiver<ServerNotification>>) {
+    let (sender, heard) = callbacks.hear().then(|| mpsc::channel(UNHEARD)).unzip();
+    (Wire::new(callbacks.log_level, sender), heard)
+}
+
+fn unknown_version(version: &ProtocolVersion) -> HandshakeError {
+    let known: Vec<&str> = ProtocolVersion::KNOWN_VERSIONS.iter().map(ProtocolVersion::as_str).collect();
+    let known = known.join("`, `");
+    let message = format!("it speaks the protocol revision `{version}`, which is none of those known here: `{known}`");
+    HandshakeError { message, stderr: Vec::new(), maybe_legacy: false, refusal: None }
+}
+
+/// The HTTP status with which the server refused to shake hands.
+fn refusal(error: &ClientInitializeError) -> Option<StatusCode> {
+    match error {
+        ClientInitializeError::TransportError { error, .. } => http::refusal(error),
+        ClientInitializeError::LegacyFallbackFailed { fallback, .. } => refusal(fallback),
+        _ => None,
+    }
+}
+
+/// Whether it is the connection that failed, and not what was said on it.
+fn broke(error: &ClientInitializeError) -> bool {
+    match error {
+        ClientInitializeError::ConnectionClosed(_) | ClientInitializeError::TransportError { .. } => true,
+        ClientInitializeError::LegacyFallbackFailed { fallback, .. } => broke(fallback),
+        _ => false,
+    }
+}
+
+fn explain_handshake(error: &ClientInitializeError, asked: &str) -> String {
+    match error {
+        ClientInitializeError::ConnectionClosed(_) => {
+            format!("it closed the connection before it answered `{asked}`")
+        }
+        ClientInitializeError::TransportError { error, .. } => http::explain(error),
+        ClientInitializeError::LegacyFallbackFailed { fallback, .. } => explain_handshake(fallback, "initialize"),
+        ClientInitializeError::JsonRpcError(error) => {
+            format!("it answered `{asked}` with the error: {} (JSON-RPC error {})", error.message, error.code.0)
+        }
+        ClientInitializeError::NoCompatibleProtocolVersion { client_supported, server_supported } => {
+            let names = |versions: &[ProtocolVersion]| {
+                versions.iter().map(ToString::to_string).collect::<Vec<_>>().join("`, `")
+            };
+            let (ours, theirs) = (names(client_supported), names(server_supported));
+            format!("no common protocol revision: it speaks `{theirs}`, and this client asked for `{ours}`")
+        }
+        ClientInitializeError::ExpectedInitResponse(_) | ClientInitializeError::ExpectedInitResult(_) => {
+            format!("what it answered to `{asked}` is no answer to that")
+        }
+        other => with_causes(other),
+    }
+}
+
+/// Tells the callbacks of notifications, one after the other.
+async fn hear(mut heard: mpsc::Receiver<ServerNotification>, callbacks: Arc<Callbacks>, origin: Origin) {
+    while let Some(notification) = heard.recv().await {
+        callbacks.notified(notification, &origin).await;
+    }
+}
+
+/// What rmcp asks of the client.
+pub(super) struct Handler {
+    pub(super) callbacks: Arc<Callbacks>,
+    pub(super) origin: Origin,
+    pub(super) info: ClientConfig,
+}
+
+impl Service<RoleClient> for Handler {
+    async fn handle_request(
+        &self,
+        request: ServerRequest,
+        _context: RequestContext<RoleClient>,
+    ) -> Result<ClientResult, ErrorData> {
+        self.callbacks.requested(request.clone(), &self.origin).await;
+        self.callbacks.answer(request, &self.origin).await
+    }
+
+    async fn handle_notification(
+        &self,
+        _notification: ServerNotification,
+        _context: NotificationContext<RoleClient>,
+    ) -> Result<(), ErrorData> {
+        // The wire has told of it, in order.
+        Ok(())
+    }
+
+    fn get_info(&self) -> ClientConfig {
+        self.info.clone()
+    }
+}
+
+/// A connection after the handshake.
+pub(super) struct Connection {
+    peer: Peer<RoleClient>,
+    service: tokio::sync::Mutex<Option<Running>>,
+    /// Kept after the service, so that its input is closed before the process is waited for.
+    process: Option<Process>,
+    pub(super) wire: Arc<Wire>,
+    pub(super) since: Instant,
+    /// They end with the connection.
+    tasks: Mutex<JoinSet<()>>,
+    /// Subscriptions to resources, by URI.
+    listening: Mutex<HashMap<String, JoinSet<()>>>,
+    /// With the count of changes that it was listed at.
+    tools: Mutex<Option<(u64, Arc<ToolSet>)>>,
+    pub(super) listing: tokio::sync::Mutex<()>,
+    /// What a server without `logging/setLevel` is asked for with each request.
+    log_level: Mutex<Option<LoggingLevel>>,
+}
+
+impl Connection {
+    pub(super) fn is_open(&self) -> bool {
+        !self.peer.is_transport_closed()
+    }
+
+    pub(super) fn server_info(&self) -> Option<Arc<ServerPeerInfo>> {
+        self.peer.peer_info()
+    }
+
+    fn unknown_version(&self) -> Option<ProtocolVersion> {
+        let version = self.server_info()?.protocol_version.clone();
+        (!ProtocolVersion::KNOWN_VERSIONS.contains(&version)).then_some(version)
+    }
+
+    /// Whether requests carry what `initialize` told once in earlier revisions.
+    pub(super) fn is_modern(&self) -> bool {
+        self.server_info().is_some_and(|info| !info.protocol_version.has_initialize())
+    }
+
+    pub(super) fn tools(&self) -> Option<Arc<ToolSet>> {
+        let changes = self.wire.tools_changed.load(Ordering::Acquire);
+        let tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
+        tools.as_ref().filter(|(listed_at, _)| *listed_at == changes).map(|(_, tools)| Arc::clone(tools))
+    }
+
+    /// Keeps the tools that were asked for when `changes` changes had been told of.
+    pub(super) fn keep_tools(&self, changes: u64, tools: Arc<ToolSet>) {
+        *self.tools.lock().unwrap_or_else(PoisonError::into_inner) = Some((changes, tools));
+    }
+
+    /// Asks for log messages with each request from now on.
+    pub(super) fn ask_for_logs(&self, level: LoggingLevel) {
+        *self.log_level.lock().unwrap_or_else(PoisonError::into_inner) = Some(level);
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
+    }
+
+    /// Asks a server whose revision has it to tell of changes; earlier ones tell unasked.
+    fn listen(&self) {
+        let Some(info) = self.server_info().filter(|_| self.is_modern()) else { return };
+        let capabilities = &info.capabilities;
+        let told = |changes: Option<bool>| changes.filter(|told| *told);
+        let mut filter = SubscriptionFilter::new();
+        filter.tools_list_changed = capabilities.tools.as_ref().and_then(|tools| told(tools.list_changed));
+        filter.prompts_list_changed = capabilities.prompts.as_ref().and_then(|prompts| told(prompts.list_changed));
+        filter.resources_list_changed = capabilities.resources.as_ref().and_then(|has| told(has.list_changed));
+        if filter == SubscriptionFilter::new() {
+            return;
+        }
+        let (peer, wire) = (self.peer.clone(), Arc::clone(&self.wire));
+        self.spawn(async move {
+            while !peer.is_transport_closed() {
+                match peer.listen(filter.clone()).await {
+                    // The wire has told of what comes.
+                    Ok(mut changes) => while let Ok(Some(_)) = changes.next().await {},
+                    Err(error) => tracing::debug!(%error, "the server does not tell of changes"),
+                }
+                // What changed in the meantime is not known.
+                wire.tools_changed.fetch_add(1, Ordering::Release);
+                tokio::time::sleep(LISTEN_AGAIN).await;
+            }
+        });
+    }
+
+    /// Pings the server; where it does not answer in time, the connection is closed, so that the next use makes another.
+    pub(super) fn keep_alive(&self, server: Arc<str>, interval: Duration) {
+        let (peer, is_modern) = (self.peer.clone(), self.is_modern());
+        let token = self.service.try_lock().ok().and_then(|service| Some(service.as_ref()?.cancellation_token()));
+        self.spawn(async move {
+            loop {
+                tokio::time::sleep(interval).await;
+                let mut options = PeerRequestOptions::no_options();
+                options.timeout = Some(interval);
+                let answer = match peer.send_request_with_option(sign_of_life(is_modern), options).await {
+                    Ok(handle) => handle.await_response().await,
+                    Err(error) => Err(error),
+                };
+                // An error is a sign of life, too.
+                if let Err(error @ (ServiceError::Timeout { .. } | ServiceError::TransportSend(_))) = answer {
+                    tracing::warn!(server = &*server, %error, "the server does not answer pings: the connection is closed");
+                    if let Some(token) = token {
+                        token.cancel();
+                    }
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Sends a request and waits for the JSON text of its result. When the future is dropped, the request is cancelled at the server.
+    pub(super) async fn text_of(
+        &self,
+        mut request: ClientRequest,
+        options: CallOptions,
+        meta: &RequestMetaObject,
+    ) -> Result<String, ServiceError> {
+        let mut peer_options = PeerRequestOptions::no_options();
+        peer_options.timeout = options.timeout;
+        let mut meta = meta.clone();
+        if let Some(level) = *self.log_level.lock().unwrap_or_else(PoisonError::into_inner) {
+            meta.set_log_level(level);
+        }
+        peer_options.meta = (!meta.is_empty()).then_some(meta);
+        let flight = Flight::new(options);
+        request.extensions_mut().insert(WantsText(Arc::downgrade(&flight)));
+        let handle = self.peer.send_request_with_option(request, peer_options).await?;
+        let mut cancel = CancelOnDrop { peer: &self.peer, id: Some(handle.id.clone()) };
+        let result = handle.await_response().await;
+        cancel.id = None;
+        let result: ServerResult = result?;
+        match flight.answer() {
+            Some(text) => Ok(text),
+            // A transport that does not divert gives the typed result.
+            None => serde_json::to_string(&result).map_err(|_| ServiceError::UnexpectedResponse),
+        }
+    }
+
+    /// Sends a request whose answer does not matter, where there is still a runtime to do it.
+    pub(super) fn send_and_forget(&self, request: ClientRequest) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let peer = self.peer.clone();
+        runtime.spawn(async move { drop(peer.send_request(request).await) });
+    }
+
+    /// Tells the server something.
+    pub(super) async fn notify(&self, notification: ClientNotification) -> Result<(), ServiceError> {
+        self.peer.send_notification(notification).await
+    }
+
+    /// Subscribes to a resource of a server that has `subscriptions/listen`.
+    pub(super) async fn listen_to(&self, uri: &str) -> Result<(), ServiceError> {
+        let filter = SubscriptionFilter::builder().resource_subscriptions([uri.to_string()]).build();
+        let mut changes = self.peer.listen(filter).await?;
+        let mut task = JoinSet::new();
+        // The wire has told of what comes; but somebody must take it.
+        task.spawn(async move { while let Ok(Some(_)) = changes.next().await {} });
+        self.listening().insert(uri.into(), task);
+        Ok(())
+    }
+
+    /// Ends such a subscription.
+    pub(super) fn listen_no_more(&self, uri: &str) {
+        self.listening().remove(uri);
+    }
+
+    fn listening(&self) -> std::sync::MutexGuard<'_, HashMap<String, JoinSet<()>>> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of the end of the connection: how the process ended, and what it said last.
+    pub(super) async fn why_closed(&self) -> String {
+        let mut reason = format!("the connection is closed{}", self.wire.complaints());
+        if let Some(process) = &self.process {
+            if let Some(ended) = process.ended_within(Duration::from_millis(500)).await {
+                reason = format!("{reason}: {ended}");
+            }
+            let stderr = process.stderr();
+            if !stderr.is_empty() {
+                reason = format!(
+                    "{reason}; its last lines on stderr:\n  {}",
+                    stderr[stderr.len().saturating_sub(5)..].join("\n  ")
+                );
+            }
+        }
+        reason
+    }
+
+    pub(super) async fn explain(&self, error: &ServiceError) -> (FailureKind, String) {
+        match error {
+            ServiceError::McpError(error) => {
+                (FailureKind::Protocol, format!("{} (JSON-RPC error {})", error.message, error.code.0))
+            }
+            ServiceError::Timeout { timeout } => {
+                // What was left of it when the request went out is a little less.
+                let seconds = (timeout.as_secs_f64() * 1000.0).round() / 1000.0;
+                (FailureKind::Timeout, format!("the time limit of the call, {seconds} s, is over"))
+            }
+            ServiceError::TransportClosed => (FailureKind::Connection, self.why_closed().await),
+            ServiceError::TransportSend(error) => (FailureKind::Connection, http::explain(error)),
+            other => (FailureKind::Connection, with_causes(other)),
+        }
+    }
+
+    /// Ends the connection. A child process is ended with it: its input is closed, then it gets SIGTERM, then SIGKILL, each after two
+    /// seconds more.
+    pub(super) async fn close(&self) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        if let Some(mut service) = self.service.lock().await.take() {
+            let _ = tokio::time::timeout(CLOSE, service.close()).await;
+        }
+        if let Some(process) = &self.process {
+            process.close().await;
+        }
+    }
+}
+
+/// A request that every server answers.
+pub(super) fn sign_of_life(is_modern: bool) -> ClientRequest {
+    if is_modern {
+        ClientRequest::DiscoverRequest(DiscoverRequest::new(DiscoverRequestParams {}))
+    } else {
+        ClientRequest::PingRequest(PingRequest::default())
+    }
+}
+
+/// Tells the server that nobody waits any more, when the caller is gone before the answer.
+struct CancelOnDrop<'a> {
+    peer: &'a Peer<RoleClient>,
+    id: Option<RequestId>,
+}
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        let (Some(id), Ok(runtime)) = (self.id.take(), tokio::runtime::Handle::try_current()) else { return };
+        let peer = self.peer.clone();
+        runtime.spawn(async move {
+            let reason = Some("the caller does not wait any more".to_string());
+            let cancelled = CancelledNotification::new(CancelledNotificationParam::new(Some(id), reason));
+            let _ = peer.send_notification(cancelled.into()).await;
+        });
+    }
+}
