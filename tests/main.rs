@@ -18,7 +18,11 @@ mod lateness;
 mod limits;
 mod parallel;
 mod processes;
-#[allow(deprecated, reason = "roots, sampling and logging go in a later revision")]
+#[allow(
+    deprecated,
+    clippy::wildcard_imports,
+    reason = "it is about all of the model, and parts of that go in a later revision"
+)]
 mod protocol;
 mod real_servers;
 mod repository;

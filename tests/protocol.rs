@@ -405,15 +405,14 @@ async fn callbacks_answer() -> Result<(), Ignored> {
     Ok(())
 }
 
+fn panics() -> ElicitResult {
+    panic!("of all things")
+}
+
 async fn failing_callbacks() -> Result<(), Ignored> {
     let client = with(&Handler::speaks(LEGACY))
         .on_sampling(|_, _| async { Err::<CreateMessageResult, _>("no model today") })
-        .on_elicitation(|_, _| async {
-            if true {
-                panic!("of all things");
-            }
-            Err::<ElicitResult, Error>(Error::CodeModeOff)
-        })
+        .on_elicitation(|_, _| async { Ok::<_, Error>(panics()) })
         .on_list_roots(|_| async { Err::<Vec<Root>, _>(ErrorData::new(ErrorCode(-32123), "mine", None)) })
         .on_message(|_, _| async { panic!("not again") })
         .build()
