@@ -20,6 +20,12 @@ mod lateness;
 mod limits;
 mod parallel;
 mod processes;
+#[allow(
+    deprecated,
+    clippy::wildcard_imports,
+    reason = "it is about all of the model, and parts of that go in a later revision"
+)]
+mod protocol;
 mod real_servers;
 mod repository;
 mod scripts;
@@ -43,6 +49,7 @@ fn main() {
         hostile::tests(),
         limits::tests(),
         parallel::tests(),
+        protocol::tests(),
         real_servers::tests(),
         repository::tests(),
         scripts::tests(),
