@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use reqwest::header::{HeaderName, HeaderValue};
-use reqwest::{NoProxy, Proxy, StatusCode, Url, redirect};
+use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use reqwest::{NoProxy, Proxy, Request, Response, StatusCode, Url, redirect};
 use rmcp::model::ClientJsonRpcMessage;
 use rmcp::transport::streamable_http_client::{
     StreamableHttpClient, StreamableHttpClientTransportConfig, StreamableHttpError, StreamableHttpPostResponse,
@@ -98,6 +98,16 @@ impl Endpoint {
             headers.insert(name, value);
         }
         Ok(Self { url, client, headers, token })
+    }
+
+    /// Sends a request, authorised. Its headers are the caller's to add, those of the configuration too.
+    pub(super) async fn send(&self, mut request: Request) -> Result<Response, String> {
+        if let Some(token) = &self.token
+            && let Ok(token) = HeaderValue::from_str(&format!("Bearer {token}"))
+        {
+            request.headers_mut().entry(AUTHORIZATION).or_insert(token);
+        }
+        self.client.execute(request).await.map_err(|error| request_failed(&error))
     }
 }
 

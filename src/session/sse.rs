@@ -7,8 +7,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE};
-use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, Request, Response, StatusCode, Url};
 use rmcp::RoleClient;
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
@@ -56,8 +56,9 @@ pub(super) async fn connect(
 }
 
 async fn open(server: &Endpoint) -> Result<(Events, Url), String> {
-    let request = with_headers(server, server.client.get(server.url.clone())).header(ACCEPT, "text/event-stream");
-    let response = request.send().await.map_err(|error| request_failed(&error))?;
+    let mut request = request(server, Method::GET, server.url.clone());
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+    let response = server.send(request).await?;
     match response.status() {
         StatusCode::OK => {}
         StatusCode::UNAUTHORIZED => {
@@ -93,11 +94,10 @@ async fn open(server: &Endpoint) -> Result<(Events, Url), String> {
     Ok((events, endpoint))
 }
 
-fn with_headers(server: &Endpoint, mut request: RequestBuilder) -> RequestBuilder {
-    if let Some(token) = &server.token {
-        request = request.bearer_auth(token);
-    }
-    request.headers(server.headers.clone().into_iter().collect())
+fn request(server: &Endpoint, method: Method, url: Url) -> Request {
+    let mut request = Request::new(method, url);
+    request.headers_mut().extend(server.headers.clone());
+    request
 }
 
 /// MCP over an event stream and the endpoint that it named.
@@ -115,13 +115,15 @@ impl Transport<RoleClient> for SseTransport {
 
     fn send(&mut self, message: TxJsonRpcMessage<RoleClient>) -> impl Future<Output = io::Result<()>> + Send + 'static {
         self.wire.sent(&message);
-        let request = with_headers(&self.server, self.server.client.post(self.endpoint.clone()));
+        let server = Arc::clone(&self.server);
+        let mut request = request(&server, Method::POST, self.endpoint.clone());
         let (close, mut closed) = (self.closed.clone(), self.closed.subscribe());
         let wire = Arc::clone(&self.wire);
         async move {
-            let request = request.header(CONTENT_TYPE, "application/json").body(serde_json::to_vec(&message)?);
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            *request.body_mut() = Some(serde_json::to_vec(&message)?.into());
             let post = async {
-                let mut response = request.send().await.map_err(|error| request_failed(&error))?;
+                let mut response = server.send(request).await?;
                 let status = response.status();
                 if status == StatusCode::NOT_FOUND || status == StatusCode::GONE {
                     let reason = format!("it answered HTTP {status}: it does not know this connection any more");

@@ -8,10 +8,10 @@ use std::time::Duration;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use reqwest::header::{
-    CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
 };
-use reqwest::{StatusCode, Upgraded};
+use reqwest::{Method, Request, StatusCode, Upgraded};
 use rmcp::RoleClient;
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
@@ -44,7 +44,7 @@ pub(super) async fn connect(
     wire: &Arc<Wire>,
 ) -> Result<WebSocketTransport, Error> {
     let endpoint = Endpoint::new("ws_url", &[("ws", "http"), ("wss", "https")], config, place, bound, verify_tls)?;
-    let upgraded = match tokio::time::timeout(bound, handshake(endpoint)).await {
+    let upgraded = match tokio::time::timeout(bound, handshake(&endpoint)).await {
         Ok(upgraded) => upgraded,
         Err(_) => Err(format!("it did not finish the WebSocket handshake within {} s", bound.as_secs_f64())),
     };
@@ -61,19 +61,17 @@ pub(super) async fn connect(
     Ok(WebSocketTransport { reader, writer, closed: watch::Sender::new(false), wire: Arc::clone(wire) })
 }
 
-async fn handshake(endpoint: Endpoint) -> Result<Upgraded, String> {
+async fn handshake(endpoint: &Endpoint) -> Result<Upgraded, String> {
     let key = generate_key();
-    let mut request = endpoint.client.get(endpoint.url);
-    if let Some(token) = endpoint.token {
-        request = request.bearer_auth(token);
-    }
-    let mut headers: HeaderMap = endpoint.headers.into_iter().collect();
+    let mut request = Request::new(Method::GET, endpoint.url.clone());
+    let headers = request.headers_mut();
+    headers.extend(endpoint.headers.clone());
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
-    let request = request.headers(headers).header(SEC_WEBSOCKET_KEY, &key);
-    let response = request.send().await.map_err(|error| request_failed(&error))?;
+    headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_str(&key).map_err(|error| error.to_string())?);
+    let response = endpoint.send(request).await?;
     match response.status() {
         StatusCode::SWITCHING_PROTOCOLS => {}
         StatusCode::UNAUTHORIZED => {
