@@ -37,6 +37,7 @@ pub fn tests() -> Vec<Trial> {
         test("protocol::changed_tools_are_listed_again", changed_tools),
         test("protocol::resources_prompts_and_completion", everything_else),
         test("protocol::a_session_can_be_initialised_later", initialised_later),
+        test("protocol::closing_does_not_wait_for_a_handshake", closed_while_connecting),
         test("protocol::a_server_that_died_is_started_by_the_next_use", reconnects),
         test("protocol::a_server_that_dies_again_and_again_is_left_alone", backs_off),
         test("protocol::a_server_without_answer_to_pings_is_left", keep_alive),
@@ -687,6 +688,23 @@ async fn initialised_later() -> Result<(), Ignored> {
     let session = client.open_session("demo").await.unwrap();
     client.close_session("demo").await;
     assert!(matches!(session.ping().await, Err(Error::NoSession { .. })));
+    Ok(())
+}
+
+async fn closed_while_connecting() -> Result<(), Ignored> {
+    let mut entry = fake_server::entry("silent");
+    entry["connect_timeout"] = json!(200);
+    let client = builder(json!({"it": entry})).build().unwrap();
+    let connect = async {
+        let error = client.create_session("it").await.unwrap_err().to_string();
+        assert_eq!(error, "can't connect to the server `it`: it was closed while it was being connected");
+    };
+    let close = async {
+        // Once the attempt is under way; the bound of the test is the rest of the assertion.
+        tokio::task::yield_now().await;
+        client.close_all_sessions().await;
+    };
+    tokio::join!(connect, close);
     Ok(())
 }
 
