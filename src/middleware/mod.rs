@@ -1,7 +1,10 @@
 //! Hooks around every request to a server: the trait, the chain that a request passes, and the middleware that ships. Knows neither
 //! sessions nor transports.
 
+mod limit;
 mod log;
+mod metrics;
+mod retry;
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -21,8 +24,11 @@ use serde_json::{Map, Value};
 use crate::error::{Error, panic_message};
 use crate::tool::{BoxFuture, Failure, FailureKind, ToolAnswer, ToolCall, ToolPage};
 
+pub use limit::Limit;
 pub(crate) use log::RequestLog;
 pub use log::TraceContext;
+pub use metrics::{Durations, Metrics, RequestMetrics};
+pub use retry::Retry;
 
 /// One request to one server, on its way through the middleware.
 #[derive(Clone, Debug)]
