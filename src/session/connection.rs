@@ -19,6 +19,7 @@ use rmcp::transport::Transport;
 use rmcp::{RoleClient, Service};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use super::callbacks::{Callbacks, Origin};
 use super::http;
@@ -116,7 +117,10 @@ impl Link {
     ) -> Result<Connection, HandshakeError> {
         let Self { wire, process, heard, serve } = self;
         let (callbacks, origin) = (Arc::clone(&handler.callbacks), handler.origin.clone());
-        let error = match tokio::time::timeout(bound, serve(handler, lifecycle.mode())).await {
+        // What rmcp starts stays in the span in which it starts, and would keep that of the request that connects open.
+        let span = tracing::info_span!(parent: None, "connection", server = &*origin.server);
+        let served = serve(handler, lifecycle.mode()).instrument(span);
+        let error = match tokio::time::timeout(bound, served).await {
             Ok(Ok(service)) => {
                 let mut tasks = JoinSet::new();
                 if let Some(heard) = heard {
@@ -147,8 +151,11 @@ impl Link {
         let maybe_legacy = error.as_ref().is_some_and(|error| match error {
             error if error.is_authorization_required() => false,
             ClientInitializeError::TransportError { error, .. } => http::may_be_confused(error),
-            ClientInitializeError::LegacyFallbackFailed { .. }
-            | ClientInitializeError::NoCompatibleProtocolVersion { .. } => false,
+            // One that knows `server/discover`, but no revision without `initialize`.
+            ClientInitializeError::NoCompatibleProtocolVersion { server_supported, .. } => {
+                server_supported.contains(&LEGACY)
+            }
+            ClientInitializeError::LegacyFallbackFailed { .. } => false,
             _ => true,
         });
         // A process that has just ended explains more than the pipe that broke.
