@@ -20,6 +20,12 @@ mod limits;
 mod middleware;
 mod parallel;
 mod processes;
+#[allow(
+    deprecated,
+    clippy::wildcard_imports,
+    reason = "it is about all of the model, and parts of that go in a later revision"
+)]
+mod protocol;
 mod real_servers;
 mod repository;
 mod scripts;
@@ -42,6 +48,7 @@ fn main() {
         limits::tests(),
         middleware::tests(),
         parallel::tests(),
+        protocol::tests(),
         real_servers::tests(),
         repository::tests(),
         scripts::tests(),

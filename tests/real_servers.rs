@@ -16,6 +16,7 @@ use crate::{fixtures, support};
 pub fn tests() -> Vec<Trial> {
     vec![
         test("real_servers::four_over_stdio_from_one_configuration", four_over_stdio),
+        test("real_servers::the_everything_server_calls_back", everything_calls_back),
         test("real_servers::memory_keeps_what_a_script_writes", memory),
         test("real_servers::streamable_http", streamable_http),
         test("real_servers::the_python_sdk_is_served", python_sdk),
@@ -87,6 +88,55 @@ async fn four_over_stdio() -> Result<(), Ignored> {
 
     client.close_all_sessions().await;
     assert_eq!(mark.alive(), Vec::<String>::new());
+    Ok(())
+}
+
+async fn everything_calls_back() -> Result<(), Ignored> {
+    let everything = need(fixtures::everything())?;
+    let content = |value: Value| serde_json::from_value(value).unwrap();
+    let client = support::builder(json!({"everything": everything.entry(&[])}))
+        .on_sampling(move |request, _| async move {
+            let request = serde_json::to_value(request).unwrap();
+            let said = format!("at most {} tokens", request["maxTokens"]);
+            let answer = json!({"model": "test", "role": "assistant", "content": {"type": "text", "text": said}});
+            Ok::<_, rhaiway::Error>(serde_json::from_value(answer).unwrap())
+        })
+        .on_elicitation(|_, _| async {
+            let answer = json!({"action": "accept", "content": {"name": "Ada Lovelace", "check": true}});
+            Ok::<_, rhaiway::Error>(serde_json::from_value(answer).unwrap())
+        })
+        .roots([content(json!({"uri": "file:///srv/work", "name": "work"}))])
+        .build()
+        .unwrap();
+    let script = r#"
+        let said = |answer| if type_of(answer) == "string" { answer } else { answer.to_json() };
+        #{
+            sampled: said.call(everything.trigger_sampling_request(#{prompt: "hi", maxTokens: 77})),
+            elicited: said.call(everything.trigger_elicitation_request()),
+            roots: said.call(everything.get_roots_list()),
+            long: said.call(everything.trigger_long_running_operation(#{duration: 0.2, steps: 2}))
+        }"#;
+    let options = rhaiway::ExecuteOptions::default().log_progress(true);
+    let execution = client.execute_code(script, options).await.unwrap();
+    let progress: Vec<_> = execution.logs.iter().filter(|line| line.contains("progress of")).cloned().collect();
+    let out = value(execution);
+    let said = |key: &str| out[key].as_str().unwrap();
+    assert!(said("sampled").contains("at most 77 tokens"), "{out}");
+    assert!(said("elicited").contains("Ada Lovelace"), "{out}");
+    assert!(said("roots").contains("file:///srv/work"), "{out}");
+    assert!(said("long").contains("completed"), "{out}");
+    assert_eq!(progress.len(), 2, "{progress:?}");
+    assert_eq!(progress[1], "[everything] progress of trigger-long-running-operation: 2 of 2");
+
+    let session = client.create_session("everything").await.unwrap();
+    assert!(session.instructions().unwrap().contains("Everything"), "{:?}", session.instructions());
+    let resources = session.list_resources().await.unwrap();
+    let read = session.read_resource(&resources[0].uri).await.unwrap();
+    assert_eq!(read.contents.len(), 1);
+    assert!(!session.list_resource_templates().await.unwrap().is_empty());
+    let prompts = session.list_prompts().await.unwrap();
+    assert!(prompts.iter().any(|prompt| prompt.name == "simple-prompt"), "{prompts:?}");
+    client.close_all_sessions().await;
     Ok(())
 }
 

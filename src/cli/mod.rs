@@ -91,6 +91,9 @@ struct RunArguments {
     /// Print one JSON object: `result`, `logs`, `error`, `execution_time`, `calls`, `usage`.
     #[arg(long)]
     json: bool,
+    /// Log how far calls are, where their servers say so.
+    #[arg(long)]
+    log_progress: bool,
     #[command(flatten)]
     script: ScriptArguments,
     #[command(flatten)]
@@ -249,14 +252,14 @@ fn fail(failure: &Failure, json: bool) -> u8 {
 }
 
 async fn run(arguments: RunArguments) -> Result<u8, Failure> {
-    let RunArguments { file, code, json, script, servers } = arguments;
+    let RunArguments { file, code, json, log_progress, script, servers } = arguments;
     let source = match (code, file) {
         (Some(code), _) => code,
         (None, Some(file)) => read_script(&file)?,
         (None, None) => return Err(Failure::usage("a script is missing: give a FILE, `-`, or -e 'CODE'")),
     };
     let client = client_for_scripts(&servers, &script)?;
-    let mut options = ExecuteOptions::default();
+    let mut options = ExecuteOptions::default().log_progress(log_progress);
     if !json {
         options = options.on_log(render::note);
     }

@@ -103,7 +103,13 @@ impl Accounts {
         Refusal::Stop
     }
 
-    /// The limit that ended the script, if one did.
+    /// Ends the script for what no script should be able to cause.
+    pub(super) fn break_off(&self, message: &str) -> Refusal {
+        self.ledger().ending.get_or_insert_with(|| Ending::Internal(message.into()));
+        Refusal::Stop
+    }
+
+    /// What ended the script, if the host did.
     pub(super) fn ending(&self) -> Option<Ending> {
         self.ledger().ending.clone()
     }

@@ -116,7 +116,7 @@ impl Flights {
                         }
                     }
                     Some(Err(_)) => {} // cancelled
-                    None => return Err(self.accounts.stop("the engine waits for nothing".into(), None)),
+                    None => return Err(self.accounts.break_off("the engine waits for nothing")),
                 }
             }
         };

@@ -9,12 +9,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use futures_util::FutureExt;
 use rmcp::model::{
     ClientCapabilities, ClientResult, CreateMessageRequestParams, CreateMessageResult, ElicitRequestParams,
-    ElicitResult, ElicitationAction, ElicitationCapability, ErrorCode, ErrorData, FormElicitationCapability,
-    InputRequest, InputRequests, InputResponses, ListRootsResult, LoggingLevel, LoggingMessageNotificationParam, Root,
-    RootsCapabilities, SamplingCapability, ServerNotification, ServerRequest, UrlElicitationCapability,
+    ElicitResult, ElicitationAction, ElicitationCapability, ErrorCode, ErrorData, ExtensionCapabilities,
+    FormElicitationCapability, InputRequest, InputRequests, InputResponses, ListRootsResult, LoggingLevel,
+    LoggingMessageNotificationParam, Root, RootsCapabilities, SamplingCapability, ServerNotification, ServerRequest,
+    TASKS_EXTENSION_ID, UrlElicitationCapability,
 };
 use serde_json::Value;
 
+use super::wire::Wire;
 use crate::error::panic_message;
 use crate::tool::BoxFuture;
 
@@ -177,6 +179,9 @@ impl Callbacks {
     /// What servers are told that they may ask for.
     pub(super) fn capabilities(&self) -> ClientCapabilities {
         let mut capabilities = ClientCapabilities::default();
+        let mut extensions = ExtensionCapabilities::default();
+        extensions.insert(TASKS_EXTENSION_ID.into(), serde_json::Map::new());
+        capabilities.extensions = Some(extensions);
         capabilities.sampling = self.sampling.is_some().then(SamplingCapability::default);
         capabilities.elicitation = self.elicitation.is_some().then(|| {
             ElicitationCapability::new()
@@ -192,9 +197,9 @@ impl Callbacks {
     }
 
     /// Tells of a notification, in the order in which they came.
-    pub(super) async fn notified(&self, notification: ServerNotification, origin: &Origin) {
+    pub(super) async fn notified(&self, notification: ServerNotification, wire: &Wire, origin: &Origin) {
         if let (Some(logging), ServerNotification::LoggingMessageNotification(message)) = (&self.logging, &notification)
-            && severity(message.params.level) >= severity(self.log_level)
+            && wire.tells(message.params.level)
         {
             logging(message.params.clone(), origin.clone()).await;
         }

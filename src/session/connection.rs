@@ -124,7 +124,7 @@ impl Link {
             Ok(Ok(service)) => {
                 let mut tasks = JoinSet::new();
                 if let Some(heard) = heard {
-                    tasks.spawn(hear(heard, callbacks, origin));
+                    tasks.spawn(hear(heard, callbacks, Arc::clone(&wire), origin));
                 }
                 let connection = Connection {
                     peer: service.peer().clone(),
@@ -151,11 +151,10 @@ impl Link {
         let maybe_legacy = error.as_ref().is_some_and(|error| match error {
             error if error.is_authorization_required() => false,
             ClientInitializeError::TransportError { error, .. } => http::may_be_confused(error),
-            // One that knows `server/discover`, but no revision without `initialize`.
-            ClientInitializeError::NoCompatibleProtocolVersion { server_supported, .. } => {
-                server_supported.contains(&LEGACY)
-            }
             ClientInitializeError::LegacyFallbackFailed { .. } => false,
+            ClientInitializeError::NoCompatibleProtocolVersion { server_supported, .. } => {
+                server_supported.iter().any(ProtocolVersion::has_initialize)
+            }
             _ => true,
         });
         // A process that has just ended explains more than the pipe that broke.
@@ -207,9 +206,14 @@ fn explain_handshake(error: &ClientInitializeError, asked: &str) -> String {
 }
 
 /// Tells the callbacks of notifications, one after the other.
-async fn hear(mut heard: mpsc::Receiver<ServerNotification>, callbacks: Arc<Callbacks>, origin: Origin) {
+async fn hear(
+    mut heard: mpsc::Receiver<ServerNotification>,
+    callbacks: Arc<Callbacks>,
+    wire: Arc<Wire>,
+    origin: Origin,
+) {
     while let Some(notification) = heard.recv().await {
-        callbacks.notified(notification, &origin).await;
+        callbacks.notified(notification, &wire, &origin).await;
     }
 }
 
@@ -315,7 +319,12 @@ impl Connection {
                 match peer.listen(filter.clone()).await {
                     // The wire has told of what comes.
                     Ok(mut changes) => while let Ok(Some(_)) = changes.next().await {},
-                    Err(error) => tracing::debug!(%error, "the server does not tell of changes"),
+                    Err(error) => {
+                        tracing::debug!(%error, "the server does not tell of changes");
+                        if matches!(error, ServiceError::McpError(_)) {
+                            return; // nor will it
+                        }
+                    }
                 }
                 // What changed in the meantime is not known.
                 wire.tools_changed.fetch_add(1, Ordering::Release);

@@ -143,6 +143,8 @@ struct Inner {
     state: Mutex<State>,
     /// One connects, and the others wait for it.
     connecting: tokio::sync::Mutex<()>,
+    /// Ends an attempt to connect.
+    closing: tokio::sync::Notify,
 }
 
 #[derive(Default)]
@@ -195,8 +197,8 @@ impl std::fmt::Debug for Session {
 impl Session {
     /// A session that is not connected yet.
     pub(crate) fn new(name: &str, source: Source, settings: SessionSettings) -> Self {
-        let (state, connecting) = Default::default();
-        Self { inner: Arc::new(Inner { name: name.into(), source, settings, state, connecting }) }
+        let (state, connecting, closing) = Default::default();
+        Self { inner: Arc::new(Inner { name: name.into(), source, settings, state, connecting, closing }) }
     }
 
     /// Whether a session for this source would be the same as this one.
@@ -465,6 +467,7 @@ impl Session {
 
     /// The same; `false` where there was nothing to end.
     pub(crate) async fn end(&self) -> bool {
+        self.inner.closing.notify_waiters();
         let _one_at_a_time = self.inner.connecting.lock().await;
         let (connection, link) = {
             let mut state = self.inner.state();
@@ -552,7 +555,13 @@ impl Inner {
             (state.failed, state.is_closed) = (None, false);
         }
         let started = Instant::now();
-        match self.shake_hands().await {
+        let made = tokio::select! {
+            made = self.shake_hands() => made,
+            () = self.closing.notified() => {
+                return Err(self.connect_error("it was closed while it was being connected".into(), Vec::new()));
+            }
+        };
+        match made {
             Ok(connection) => {
                 self.state().connection = Some(Arc::clone(&connection));
                 self.settle(&connection).await;

@@ -170,6 +170,7 @@ impl Exchange<'_> {
                 self.text(ClientRequest::UnsubscribeRequest(request)).await.map(|_| Answer::Unsubscribe(()))
             }
             Params::SetLevel(level) => {
+                self.connection.wire.set_log_level(level);
                 if self.connection.is_modern() {
                     self.connection.ask_for_logs(level);
                     return Ok(Answer::SetLevel(()));

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rmcp::RoleClient;
@@ -75,8 +75,8 @@ pub(super) struct Wire {
     /// For the callbacks, where there are any.
     heard: Option<mpsc::Sender<ServerNotification>>,
     unheard: AtomicU64,
-    /// The least severe messages that are told to flights.
-    log_level: LoggingLevel,
+    /// The severity from which on log messages are told.
+    log_level: AtomicU8,
 }
 
 /// As much of a message as decides what becomes of it.
@@ -114,7 +114,7 @@ struct Updated {
 }
 
 impl Wire {
-    /// `heard` gets the notifications, `log_level` is the least severe that flights are told of.
+    /// `heard` gets the notifications; log messages are told from `log_level` on.
     pub(super) fn new(log_level: LoggingLevel, heard: Option<mpsc::Sender<ServerNotification>>) -> Arc<Self> {
         Arc::new(Self {
             tools_changed: AtomicU64::default(),
@@ -123,8 +123,17 @@ impl Wire {
             complaints: Mutex::default(),
             heard,
             unheard: AtomicU64::default(),
-            log_level,
+            log_level: severity(log_level).into(),
         })
+    }
+
+    pub(super) fn set_log_level(&self, level: LoggingLevel) {
+        self.log_level.store(severity(level), Ordering::Relaxed);
+    }
+
+    /// Whether a log message is severe enough to be told.
+    pub(super) fn tells(&self, level: LoggingLevel) -> bool {
+        severity(level) >= self.log_level.load(Ordering::Relaxed)
     }
 
     /// Notes a request that goes out.
@@ -220,7 +229,7 @@ impl Wire {
         let Ok(LogMessage { level, logger, data }) = serde_json::from_str(params) else {
             return self.complain("it sent a `notifications/message` that can't be read".into());
         };
-        if severity(level) < severity(self.log_level) {
+        if !self.tells(level) {
             return;
         }
         let flights: Vec<Arc<Flight>> = self.under_way().values().filter_map(|entry| entry.flight.upgrade()).collect();
