@@ -14,7 +14,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
-use rhaiway::{Client, Detail, ExecuteOptions, Isolation, Limits};
+use rhaiway::middleware::{Metrics, Middleware, Next, Ping, Request, async_trait};
+use rhaiway::{Client, Detail, Error, ExecuteOptions, Isolation, Limits};
 use rmcp::ServiceExt;
 use rmcp::model::CallToolRequestParams;
 use serde_json::{Value, json};
@@ -77,6 +78,33 @@ fn alone(runtime: &Runtime) {
         assert_eq!((found.meta.result_count, found.meta.total_tools), (9 * SERVERS, 25 * SERVERS));
     });
     runtime.block_on(many.close_all_sessions());
+    for (name, aim, metrics) in [
+        ("ping that middleware answers", "no aim", None),
+        ("the same through `Metrics`", "aim: under 1 µs more", Some(Metrics::default())),
+    ] {
+        let mut builder = Client::builder().in_process_server("quiet", || Quiet);
+        if let Some(metrics) = metrics {
+            builder = builder.middleware(metrics);
+        }
+        let client = builder.middleware(Answers).build().unwrap();
+        let session = runtime.block_on(client.create_session("quiet")).unwrap();
+        measure(&mut criterion, runtime, name, aim, async || session.ping().await.unwrap());
+    }
+}
+
+#[derive(Clone)]
+struct Quiet;
+
+impl rmcp::ServerHandler for Quiet {}
+
+/// Answers pings in the server's place.
+struct Answers;
+
+#[async_trait]
+impl Middleware for Answers {
+    async fn on_ping(&self, _: Request<Ping>, _: Next<'_, Ping>) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 fn measure(criterion: &mut Criterion, runtime: &Runtime, name: &str, aim: &str, work: impl AsyncFn()) {

@@ -771,7 +771,10 @@ impl ScriptDoor {
                 format!("there is no server `{}`{}", call.server, did_you_mean(&near)),
             ));
         };
-        let unreachable = |error: Error| fail(FailureKind::Connection, error.to_string());
+        let unreachable = |error: Error| match error.kind() {
+            Some(kind @ FailureKind::Rejected) => fail(kind, error.to_string()),
+            _ => fail(FailureKind::Connection, error.to_string()),
+        };
         let session = self.client.connect(&space.name).await.map_err(unreachable)?;
         let tools = session.tools().await.map_err(unreachable)?;
         let Some(entry) = tools.resolve(&call.tool, call.by_name) else {
@@ -824,7 +827,7 @@ impl ScriptDoor {
                 )
             }
             Error::Call(failure) => Failure { server: call.server.clone(), ..*failure },
-            other => fail(FailureKind::Connection, other.to_string()),
+            other => fail(other.kind().unwrap_or(FailureKind::Connection), other.to_string()),
         })?;
         answer.into_script_value().map_err(|fault| Failure {
             tool: tool.name.clone(),

@@ -139,6 +139,12 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     message
 }
 
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it did not say why")
+}
+
 fn known_names(known: &[String]) -> String {
     if known.is_empty() { "none is configured".into() } else { format!("there are `{}`", known.join("`, `")) }
 }

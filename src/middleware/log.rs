@@ -102,7 +102,13 @@ impl Middleware for RequestLog {
             let answer = next.run(request).await;
             let seconds = started.elapsed().as_secs_f64();
             match &answer {
-                Ok(_) => tracing::debug!(id, seconds, "answered"),
+                Ok(answer) => {
+                    if matches!(answer, Answer::CallTool(answer) if answer.is_error()) {
+                        outcome.record("otel.status_code", "ERROR");
+                        outcome.record("error.type", "tool_error");
+                    }
+                    tracing::debug!(id, seconds, "answered");
+                }
                 Err(error) => {
                     outcome.record("otel.status_code", "ERROR");
                     outcome.record("error.type", error.kind().map_or("error", crate::tool::FailureKind::as_str));

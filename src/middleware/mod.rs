@@ -1,14 +1,19 @@
 //! Hooks around every request to a server: the trait, the chain that a request passes, and the middleware that ships. Knows neither
 //! sessions nor transports.
 
+mod limit;
 mod log;
+mod metrics;
+mod retry;
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 pub use async_trait::async_trait;
+use futures_util::FutureExt;
 use rmcp::model::{
     ClientConfig, CompleteRequestParams, CompleteResult, GetPromptRequestParams, GetPromptResult, ListPromptsResult,
     ListResourceTemplatesResult, ListResourcesResult, LoggingLevel, PaginatedRequestParams, ReadResourceRequestParams,
@@ -16,11 +21,14 @@ use rmcp::model::{
 };
 use serde_json::{Map, Value};
 
-use crate::error::Error;
-use crate::tool::{BoxFuture, FailureKind, ToolAnswer, ToolCall, ToolPage};
+use crate::error::{Error, panic_message};
+use crate::tool::{BoxFuture, Failure, FailureKind, ToolAnswer, ToolCall, ToolPage};
 
+pub use limit::Limit;
 pub(crate) use log::RequestLog;
 pub use log::TraceContext;
+pub use metrics::{Durations, Metrics, RequestMetrics};
+pub use retry::Retry;
 
 /// One request to one server, on its way through the middleware.
 #[derive(Clone, Debug)]
@@ -49,6 +57,17 @@ impl<K: Kind> Request<K> {
         K::method(&self.params)
     }
 
+    /// What a middleware that does not let the request pass answers: an error with [`FailureKind::Rejected`], which a script catches as
+    /// one with the kind `rejected`. For a call of a tool it is [`Error::Call`], else [`Error::Request`].
+    #[must_use]
+    pub fn rejection(&self, message: impl Into<String>) -> Error {
+        let (kind, message) = (FailureKind::Rejected, message.into());
+        match K::tool(&self.params) {
+            Some(tool) => Failure::new(kind, &self.server, tool, message).into(),
+            None => Error::Request { server: self.server.to_string(), method: self.method(), kind, message },
+        }
+    }
+
     fn with<Other: Kind>(self, change: impl FnOnce(K::Params) -> Other::Params) -> Request<Other> {
         let Self { id, server, transport, at, meta, metadata, params } = self;
         Request { id, server, transport, at, meta, metadata, params: change(params) }
@@ -68,6 +87,9 @@ pub trait Kind: sealed::Sealed + Send + Sync + Sized + 'static {
 
     #[doc(hidden)]
     fn method(params: &Self::Params) -> &'static str;
+    /// The tool that is called, if one is.
+    #[doc(hidden)]
+    fn tool(params: &Self::Params) -> Option<&str>;
     #[doc(hidden)]
     fn general(params: Self::Params) -> Params;
     #[doc(hidden)]
@@ -86,6 +108,13 @@ impl Kind for Any {
 
     fn method(params: &Params) -> &'static str {
         params.method()
+    }
+
+    fn tool(params: &Params) -> Option<&str> {
+        match params {
+            Params::CallTool(call) => Some(&call.name),
+            _ => None,
+        }
     }
 
     fn general(params: Params) -> Params {
@@ -138,6 +167,11 @@ macro_rules! requests {
                     $method
                 }
 
+                fn tool(params: &$params) -> Option<&str> {
+                    let params: &dyn std::any::Any = params;
+                    params.downcast_ref::<ToolCall>().map(|call| &*call.name)
+                }
+
                 fn general(params: $params) -> Params {
                     Params::$kind(params)
                 }
@@ -158,9 +192,15 @@ macro_rules! requests {
         /// asked of a server, not how: pages of a list are single requests, and the rounds of a request that the server wants more input
         /// for, or of a task that is asked after, are one.
         ///
+        /// A request that finds no connection makes one before it is sent, so that `initialize` and the first `logging/setLevel` pass the
+        /// middleware while that request is in it: do not make them wait for a request to end. Pings that keep a connection alive do not
+        /// pass, nor does what the code-mode session is asked.
+        ///
+        /// A hook that panics fails the request that it panicked on, as one that rejects it.
+        ///
         /// ```
         /// use rhaiway::middleware::{CallTool, Middleware, Next, Request, async_trait};
-        /// use rhaiway::{Error, Failure, FailureKind, ToolAnswer};
+        /// use rhaiway::{Error, ToolAnswer};
         ///
         /// struct ReadOnly;
         ///
@@ -168,8 +208,7 @@ macro_rules! requests {
         /// impl Middleware for ReadOnly {
         ///     async fn on_call_tool(&self, request: Request<CallTool>, next: Next<'_, CallTool>) -> Result<ToolAnswer, Error> {
         ///         if request.params.name.starts_with("delete") {
-        ///             let (server, tool) = (&*request.server, &*request.params.name);
-        ///             return Err(Failure::new(FailureKind::Rejected, server, tool, "deleting is not allowed here").into());
+        ///             return Err(request.rejection("deleting is not allowed here"));
         ///         }
         ///         next.run(request).await
         ///     }
@@ -250,7 +289,13 @@ impl Way<'_> {
     async fn run(self, request: Request) -> Result<Answer, Error> {
         let Some((first, rest)) = self.rest.split_first() else { return self.end.transmit(request).await };
         let way = Way { rest, ..self };
-        first.on_request(request, Next { this: Some(&**first), way, kind: std::marker::PhantomData }).await
+        let (server, method) = (Arc::clone(&request.server), request.method());
+        let next = Next { this: Some(&**first), way, kind: std::marker::PhantomData };
+        // Where a task of a script's panics, nobody would hear of its call again.
+        let guarded = AssertUnwindSafe(async { first.on_request(request, next).await }).catch_unwind();
+        guarded.await.unwrap_or_else(|panic| {
+            Err(rejected(&server, method, format!("a middleware panicked: {}", panic_message(&*panic))))
+        })
     }
 }
 
@@ -288,13 +333,13 @@ impl<K: Kind> Next<'_, K> {
             Some(this) => hook(this, request, self.way).await?,
             None => self.way.run(request).await?,
         };
-        K::special(answer).ok_or_else(|| Error::Request {
-            server: server.to_string(),
-            method,
-            kind: FailureKind::Rejected,
-            message: "a middleware answered with an answer of another kind".into(),
-        })
+        let other = || rejected(&server, method, "a middleware answered with an answer of another kind".into());
+        K::special(answer).ok_or_else(other)
     }
+}
+
+fn rejected(server: &str, method: &'static str, message: String) -> Error {
+    Error::Request { server: server.into(), method, kind: FailureKind::Rejected, message }
 }
 
 /// The middleware of a client, in their order.

@@ -17,6 +17,7 @@ use rmcp::model::{
 use serde_json::Value;
 
 use super::wire::Wire;
+use crate::error::panic_message;
 use crate::tool::BoxFuture;
 
 /// Where a request or a message comes from.
@@ -86,15 +87,10 @@ where
         Box::pin(async move {
             match guarded.await {
                 Ok(answer) => answer.map_err(Into::into),
-                Err(panic) => Err(format!("the callback panicked: {}", said(&*panic)).into()),
+                Err(panic) => Err(format!("the callback panicked: {}", panic_message(&*panic)).into()),
             }
         })
     })
-}
-
-fn said(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it did not say why")
 }
 
 fn hearing<P, F>(what: &'static str, callback: impl Fn(P, Origin) -> F + Send + Sync + 'static) -> Hearing<P>
@@ -108,7 +104,12 @@ where
         let guarded = AssertUnwindSafe(async move { callback(params, origin).await }).catch_unwind();
         Box::pin(async move {
             if let Err(panic) = guarded.await {
-                tracing::error!(server = &*server, callback = what, panic = said(&*panic), "a callback panicked");
+                tracing::error!(
+                    server = &*server,
+                    callback = what,
+                    panic = panic_message(&*panic),
+                    "a callback panicked"
+                );
             }
         })
     })

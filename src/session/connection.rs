@@ -20,6 +20,7 @@ use rmcp::transport::Transport;
 use rmcp::{RoleClient, Service};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use super::callbacks::{Callbacks, Origin};
 use super::http;
@@ -133,7 +134,10 @@ impl Link {
     ) -> Result<Connection, HandshakeError> {
         let Self { wire, process, heard, serve } = self;
         let (callbacks, origin) = (Arc::clone(&handler.callbacks), handler.origin.clone());
-        let error = match tokio::time::timeout(bound, serve(handler, lifecycle.mode())).await {
+        // What rmcp starts stays in the span in which it starts, and would keep that of the request that connects open.
+        let span = tracing::info_span!(parent: None, "connection", server = &*origin.server);
+        let served = serve(handler, lifecycle.mode()).instrument(span);
+        let error = match tokio::time::timeout(bound, served).await {
             Ok(Ok(service)) => {
                 let mut tasks = JoinSet::new();
                 if let Some(heard) = heard {
