@@ -169,7 +169,12 @@ impl Session {
     where
         T: rmcp::transport::Transport<RoleClient> + 'static,
     {
-        let service = match tokio::time::timeout(bound, Events.serve(transport)).await {
+        let lifecycle = rmcp::service::ClientLifecycleMode::Auto {
+            preferred_versions: vec![ProtocolVersion::V_2026_07_28],
+            legacy_version: Some(ProtocolVersion::V_2025_11_25),
+        };
+        let serving = rmcp::service::ClientServiceExt::serve_with_lifecycle(Events, transport, lifecycle);
+        let service = match tokio::time::timeout(bound, serving).await {
             Ok(Ok(service)) => service,
             Ok(Err(error)) => {
                 // A process that has just ended explains more than the pipe that broke.
