@@ -8,6 +8,10 @@ use rhaiway::{Client, Config, Session};
 use serde_json::{Map, Value, json};
 
 const SERVER: &str = "conformance";
+/// Nobody listens there, as no browser goes there.
+const REDIRECT_URI: &str = "http://127.0.0.1:8765/callback";
+/// The metadata document that the suite expects clients to name.
+const CLIENT_METADATA_URL: &str = "https://conformance-test.local/client-metadata.json";
 
 /// What the suite asks for.
 struct Scenario {
@@ -32,14 +36,55 @@ pub async fn main() -> ExitCode {
 }
 
 async fn run(scenario: &Scenario, url: &str) -> Result<(), Box<dyn Error>> {
-    let client =
-        Client::builder().config(Config::from_value(json!({"mcpServers": {SERVER: {"url": url}}}))?).build()?;
+    let entry = json!({"url": url, "auth": authorization(scenario)});
+    let client = Client::builder()
+        .config(Config::from_value(json!({"mcpServers": {SERVER: entry}}))?)
+        .on_authorization(REDIRECT_URI, |request| async move {
+            agree(&request.url).await.map_err(|error| error.to_string())
+        })
+        .build()?;
     let outcome = match client.create_session(SERVER).await {
         Ok(session) => use_server(scenario, &session).await,
         Err(error) => Err(error.into()),
     };
     client.close_all_sessions().await;
     outcome
+}
+
+/// The entry's `auth`, with the credentials of the scenario.
+fn authorization(scenario: &Scenario) -> Value {
+    let given = |key: &str| scenario.context[key].clone();
+    match scenario.name.as_str() {
+        "auth/client-credentials-basic" => json!({
+            "grant": "client_credentials", "client_id": given("client_id"), "client_secret": given("client_secret"),
+        }),
+        "auth/client-credentials-jwt" => json!({
+            "grant": "client_credentials", "client_id": given("client_id"), "private_key": given("private_key_pem"),
+            "algorithm": given("signing_algorithm"),
+        }),
+        "auth/wif-jwt-bearer" => json!({
+            "grant": "jwt_bearer", "client_id": given("client_id"), "assertion": given("valid_jwt"),
+        }),
+        "auth/enterprise-managed-authorization" | "auth/cross-app-access-complete-flow" => json!({
+            "grant": "enterprise_managed", "client_id": given("client_id"), "client_secret": given("client_secret"),
+            "identity_provider": {
+                "issuer": given("idp_issuer"), "token_endpoint": given("idp_token_endpoint"),
+                "client_id": given("idp_client_id"), "id_token": given("idp_id_token"),
+            },
+        }),
+        "auth/pre-registration" => json!({
+            "client_id": given("client_id"), "client_secret": given("client_secret"), "issuer": given("issuer"),
+        }),
+        _ => json!({"client_metadata_url": CLIENT_METADATA_URL}),
+    }
+}
+
+/// Does what a browser does in which somebody has agreed before: the suite's servers redirect at once.
+async fn agree(url: &str) -> Result<String, Box<dyn Error>> {
+    let browser = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build()?;
+    let response = browser.get(url).send().await?;
+    let location = response.headers().get("location").ok_or("it does not redirect")?;
+    Ok(location.to_str()?.into())
 }
 
 /// Everything that the server offers, once, or what the scenario asks for.

@@ -44,13 +44,14 @@ mod tool;
 
 pub use catalog::{FoundTool, SearchMeta, SearchResults};
 pub use client::{CODE_MODE_SESSION, Client, ClientBuilder, ExecuteOptions, ServerStatus, Sessions};
-pub use config::{Config, HttpConfig, ServerConfig, Transport};
+pub use config::{AuthConfig, Config, Grant, HttpConfig, IdentityProvider, OAuthConfig, ServerConfig, Transport};
 pub use error::Error;
 pub use limits::Limits;
 /// Types of the protocol, as rmcp has them.
 pub use rmcp::model;
 pub use script::{CODE_MODE_PROMPT, Diagnostic, DiagnosticKind, Execution, Frame, Isolation, NearestLimit, Usage};
 pub use session::Session;
+pub use session::authorization::{AuthorizationRequest, StoredAuthorization, TokenKey, TokenStore};
 pub use tool::{CallRecord, Detail, Failure, FailureKind, Outcome, Tool, ToolAnswer};
 
 /// Compiles the example in the README.

@@ -1,9 +1,11 @@
 //! One connection to one MCP server: starting or reaching it, requests, cached lists, and its end. Knows rmcp; knows no scripts.
 
+pub(crate) mod authorization;
 mod http;
 mod process;
 mod wire;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +26,7 @@ use crate::catalog::ToolSet;
 use crate::config::{ServerConfig, Transport, expand};
 use crate::error::{Error, with_causes};
 use crate::tool::{Failure, FailureKind, Tool, ToolAnswer};
+use authorization::{Authorization, AuthorizationSettings, StoredAuthorization};
 pub(crate) use process::Children;
 use process::{Process, Program};
 use wire::{LineTransport, Slot, WantsText, Wire};
@@ -38,6 +41,7 @@ pub(crate) struct SessionSettings {
     pub(crate) connect_timeout: Duration,
     pub(crate) verify_tls: bool,
     pub(crate) children: Children,
+    pub(crate) authorization: AuthorizationSettings,
 }
 
 /// A server's entry while its strings are expanded.
@@ -78,6 +82,7 @@ struct Inner {
     /// Kept after the service, so that its input is closed before the process is waited for.
     process: Option<Process>,
     wire: Arc<Wire>,
+    authorization: Arc<Authorization>,
     /// With the count of changes that it was listed at.
     tools: Mutex<Option<(u64, Arc<ToolSet>)>>,
     listing: tokio::sync::Mutex<()>,
@@ -129,11 +134,20 @@ impl Session {
                 let (process, stdout, stdin) =
                     Process::start(&program, &*settings.variables, &settings.children).map_err(connect)?;
                 let transport = LineTransport::new(stdout, stdin, Arc::clone(&wire));
-                Self::initialize(name, transport, wire, Some(process), bound).await
+                Self::initialize(name, transport, wire, Some(process), bound, Arc::new(Authorization::None)).await
             }
             Transport::Http(http) => {
-                let transport = http::transport(http, &place, bound, settings.verify_tls, &wire)?;
-                Self::initialize(name, transport, wire, None, bound).await
+                let (verify, settings) = (settings.verify_tls, &settings.authorization);
+                let (transport, authorization) = http::transport(http, &place, bound, verify, settings, &wire)?;
+                let first = Self::initialize(name, transport, wire, None, bound, Arc::clone(&authorization)).await;
+                if first.is_err() && authorization.asked_for_long() {
+                    // What rmcp took for silence was a person who logged in. Now there are tokens.
+                    let wire = Arc::new(Wire::default());
+                    let (transport, authorization) = http::transport(http, &place, bound, verify, settings, &wire)?;
+                    Self::initialize(name, transport, wire, None, bound, authorization).await
+                } else {
+                    first
+                }
             }
             Transport::WebSocket(_) => Err(place.wrong("ws_url", "WebSocket servers are not supported yet")),
         };
@@ -156,7 +170,7 @@ impl Session {
         let (reader, writer) = tokio::io::split(ours);
         let wire = Arc::new(Wire::default());
         let transport = LineTransport::new(reader, writer, Arc::clone(&wire));
-        Self::initialize(name, transport, wire, None, Duration::from_secs(30)).await
+        Self::initialize(name, transport, wire, None, Duration::from_secs(30), Arc::new(Authorization::None)).await
     }
 
     async fn initialize<T>(
@@ -165,6 +179,7 @@ impl Session {
         wire: Arc<Wire>,
         process: Option<Process>,
         bound: Duration,
+        authorization: Arc<Authorization>,
     ) -> Result<Self, Error>
     where
         T: rmcp::transport::Transport<RoleClient> + 'static,
@@ -174,9 +189,9 @@ impl Session {
             legacy_version: Some(ProtocolVersion::V_2025_11_25),
         };
         let serving = rmcp::service::ClientServiceExt::serve_with_lifecycle(Events, transport, lifecycle);
-        let service = match tokio::time::timeout(bound, serving).await {
-            Ok(Ok(service)) => service,
-            Ok(Err(error)) => {
+        let service = match authorization.within(bound, serving).await {
+            Some(Ok(service)) => service,
+            Some(Err(error)) => {
                 // A process that has just ended explains more than the pipe that broke.
                 let ended = match &process {
                     Some(process) => process.ended_within(Duration::from_millis(500)).await,
@@ -192,7 +207,7 @@ impl Session {
                 let message = ended.map_or_else(reason, |how| format!("{how} before it answered `initialize`"));
                 return Err(Self::connect_error(name, &message, process.as_ref(), &wire).await);
             }
-            Err(_) => {
+            None => {
                 let message = format!("it did not answer `initialize` within {} s", bound.as_secs_f64());
                 return Err(Self::connect_error(name, &message, process.as_ref(), &wire).await);
             }
@@ -204,6 +219,7 @@ impl Session {
             service: tokio::sync::Mutex::new(Some(service)),
             process,
             wire,
+            authorization,
             tools: Mutex::default(),
             listing: tokio::sync::Mutex::default(),
             connect_timeout: bound,
@@ -298,8 +314,8 @@ impl Session {
         let changes = self.inner.wire.tools_changed.load(Ordering::Acquire);
         let bound = self.inner.connect_timeout;
         let too_slow =
-            |_| self.request_failed(TOOLS_LIST, format!("it did not answer within {} s", bound.as_secs_f64()));
-        let tools = tokio::time::timeout(bound, self.fetch_tools()).await.map_err(too_slow)??;
+            || self.request_failed(TOOLS_LIST, format!("it did not answer within {} s", bound.as_secs_f64()));
+        let tools = self.inner.authorization.within(bound, self.fetch_tools()).await.ok_or_else(too_slow)??;
         let tools = Arc::new(ToolSet::new(tools));
         *self.inner.tools.lock().unwrap_or_else(PoisonError::into_inner) = Some((changes, Arc::clone(&tools)));
         Ok(tools)
@@ -327,8 +343,9 @@ impl Session {
         let mut cursor = None;
         for _ in 0..PAGES {
             let list = ListToolsRequest::with_param(PaginatedRequestParams::default().with_cursor(cursor.take()));
-            let answer = self.text_of(ClientRequest::ListToolsRequest(list), None).await;
-            let text = self.of_request(TOOLS_LIST, answer).await?;
+            let answer = self.text_and_result_of(ClientRequest::ListToolsRequest(list), None).await;
+            let (text, result) = self.of_request(TOOLS_LIST, answer).await?;
+            let refused = refused_tools(&text, &result);
             bytes += text.len();
             if bytes > LIST_BYTES {
                 return Err(self.request_failed(TOOLS_LIST, format!("the list has more than {LIST_BYTES} bytes")));
@@ -337,6 +354,13 @@ impl Session {
                 .map_err(|error| self.request_failed(TOOLS_LIST, format!("its answer can't be read: {error}")))?;
             for entry in page.tools {
                 match Tool::from_json(entry) {
+                    Ok(tool) if refused.contains(&tool.name) => {
+                        tracing::warn!(
+                            server = self.inner.name,
+                            tool = tool.name,
+                            "skipped a tool whose `x-mcp-header` is wrong"
+                        );
+                    }
                     Ok(tool) => tools.push(tool),
                     Err(reason) => tracing::warn!(server = self.inner.name, reason, "skipped a tool"),
                 }
@@ -414,7 +438,16 @@ impl Session {
     }
 
     /// Sends a request and waits for the JSON text of its result. When the future is dropped, the request is cancelled at the server.
-    async fn text_of(&self, mut request: ClientRequest, timeout: Option<Duration>) -> Result<String, ServiceError> {
+    async fn text_of(&self, request: ClientRequest, timeout: Option<Duration>) -> Result<String, ServiceError> {
+        Ok(self.text_and_result_of(request, timeout).await?.0)
+    }
+
+    /// The same, with what rmcp made of the result.
+    async fn text_and_result_of(
+        &self,
+        mut request: ClientRequest,
+        timeout: Option<Duration>,
+    ) -> Result<(String, ServerResult), ServiceError> {
         let slot = Arc::new(Slot::default());
         request.extensions_mut().insert(WantsText(Arc::downgrade(&slot)));
         let mut options = PeerRequestOptions::no_options();
@@ -427,8 +460,11 @@ impl Session {
         let text = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A transport that does not divert gives the typed result.
         match text {
-            Some(text) => Ok(text),
-            None => serde_json::to_string(&result).map_err(|_| ServiceError::UnexpectedResponse),
+            Some(text) => Ok((text, result)),
+            None => {
+                let text = serde_json::to_string(&result).map_err(|_| ServiceError::UnexpectedResponse)?;
+                Ok((text, result))
+            }
         }
     }
 
@@ -474,6 +510,44 @@ impl Session {
             ServiceError::TransportSend(error) => (FailureKind::Connection, http::explain(error)),
             other => (FailureKind::Connection, with_causes(other)),
         }
+    }
+}
+
+/// Tools that rmcp has taken out of a list, as no call of them could have the headers that they ask for.
+fn refused_tools(text: &str, result: &ServerResult) -> HashSet<String> {
+    let ServerResult::ListToolsResult(kept) = result else { return HashSet::new() };
+    let mut refused: HashSet<String> = wire::typed_tools(text).into_iter().map(|tool| tool.name.into()).collect();
+    for tool in &kept.tools {
+        refused.remove(&*tool.name);
+    }
+    refused
+}
+
+/// What is known of the tokens that are kept for a server; nothing for one that needs none.
+pub(crate) async fn stored_authorization(
+    name: &str,
+    config: &ServerConfig,
+    settings: &SessionSettings,
+) -> Result<Option<StoredAuthorization>, Error> {
+    let place = ConfigPlace { server: name, variables: &*settings.variables };
+    match &config.transport {
+        Transport::Http(http) => authorization::stored(http, "url", &place, &settings.authorization).await,
+        Transport::WebSocket(http) => authorization::stored(http, "ws_url", &place, &settings.authorization).await,
+        Transport::Stdio { .. } => Ok(None),
+    }
+}
+
+/// Forgets the tokens that are kept for a server.
+pub(crate) async fn forget_authorization(
+    name: &str,
+    config: &ServerConfig,
+    settings: &SessionSettings,
+) -> Result<(), Error> {
+    let place = ConfigPlace { server: name, variables: &*settings.variables };
+    match &config.transport {
+        Transport::Http(http) => authorization::forget(http, "url", &place, &settings.authorization).await,
+        Transport::WebSocket(http) => authorization::forget(http, "ws_url", &place, &settings.authorization).await,
+        Transport::Stdio { .. } => Ok(()),
     }
 }
 

@@ -4,11 +4,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rmcp::RoleClient;
-use rmcp::model::{ClientJsonRpcMessage, EmptyResult, GetExtensions, RequestId, ServerJsonRpcMessage, ServerResult};
+use rmcp::model::{
+    ClientJsonRpcMessage, ClientRequest, EmptyResult, GetExtensions, ListToolsResult, RequestId, ServerJsonRpcMessage,
+    ServerResult,
+};
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
 use serde::Deserialize;
@@ -42,8 +45,16 @@ pub(super) struct Wire {
     /// How often the server said that its tools changed. Counted here, as rmcp tells of it in a task of its own, after answers that
     /// came later.
     pub(super) tools_changed: AtomicU64,
-    waiting: Mutex<HashMap<RequestId, Weak<Slot>>>,
+    /// Whether rmcp gets lists of tools as such, beside the text. A tool that it can't read is not in its list.
+    pub(super) lists_tools_typed: AtomicBool,
+    waiting: Mutex<HashMap<RequestId, Waiting>>,
     complaints: Mutex<VecDeque<String>>,
+}
+
+/// A request under way whose answer is wanted as text.
+struct Waiting {
+    slot: Weak<Slot>,
+    lists_tools: bool,
 }
 
 /// As much of a message as decides whether it is a diverted answer.
@@ -63,9 +74,11 @@ impl Wire {
             let mut waiting = self.waiting();
             if waiting.len() >= FORGOTTEN {
                 // Callers that are gone, and whose servers never answered.
-                waiting.retain(|_, slot| slot.strong_count() > 0);
+                waiting.retain(|_, waiting| waiting.slot.strong_count() > 0);
             }
-            waiting.insert(request.id.clone(), slot.clone());
+            let lists_tools = self.lists_tools_typed.load(Ordering::Relaxed)
+                && matches!(request.request, ClientRequest::ListToolsRequest(_));
+            waiting.insert(request.id.clone(), Waiting { slot: slot.clone(), lists_tools });
         }
     }
 
@@ -96,13 +109,18 @@ impl Wire {
             return None;
         }
         let Peek { id: Some(id), method: None, result } = serde_json::from_str(text).ok()? else { return None };
-        let slot = self.waiting().remove(&id)?;
+        let waiting = self.waiting().remove(&id)?;
         let result = result?; // else an error, which rmcp types well
         // Where nobody waits any more, the answer is dropped.
-        if let Some(slot) = slot.upgrade() {
+        if let Some(slot) = waiting.slot.upgrade() {
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result.get().into());
         }
-        Some(ServerJsonRpcMessage::response(ServerResult::EmptyResult(EmptyResult {}), id))
+        let typed = if waiting.lists_tools {
+            ServerResult::ListToolsResult(ListToolsResult::with_all_items(typed_tools(result.get())))
+        } else {
+            ServerResult::EmptyResult(EmptyResult {})
+        };
+        Some(ServerJsonRpcMessage::response(typed, id))
     }
 
     /// Notes what is wrong with what the server sends.
@@ -120,9 +138,20 @@ impl Wire {
         complaints.iter().flat_map(|complaint| ["; ", complaint]).collect()
     }
 
-    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<RequestId, Weak<Slot>>> {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<RequestId, Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Those tools of a list that rmcp can read.
+pub(super) fn typed_tools(list: &str) -> Vec<rmcp::model::Tool> {
+    #[derive(Deserialize)]
+    struct List<'a> {
+        #[serde(borrow, default)]
+        tools: Vec<&'a RawValue>,
+    }
+    let tools = serde_json::from_str(list).map(|List { tools }| tools).unwrap_or_default();
+    tools.into_iter().filter_map(|tool| serde_json::from_str(tool.get()).ok()).collect()
 }
 
 /// MCP over a pair of byte streams: a line of JSON a message. Other lines are skipped, as servers do print banners.
