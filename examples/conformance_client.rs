@@ -104,6 +104,9 @@ async fn use_server(scenario: &Scenario, session: &Session) -> Result<(), Box<dy
         session.call_tool("json_schema_echo", arguments, None).await?;
         return Ok(());
     }
+    if scenario.name == "json-schema-ref-no-deref" {
+        return Ok(()); // its tool can't be called
+    }
     for tool in &tools {
         session.call_tool(&tool.name, sample(&tool.input_schema), None).await?;
     }

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rmcp::RoleClient;
 use rmcp::model::{
-    ClientJsonRpcMessage, ClientRequest, EmptyResult, GetExtensions, ListToolsResult, RequestId, ServerJsonRpcMessage,
-    ServerResult,
+    ClientJsonRpcMessage, ClientRequest, EmptyResult, ErrorCode, ErrorData, GetExtensions, ListToolsResult, RequestId,
+    ServerJsonRpcMessage, ServerResult,
 };
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
@@ -48,6 +48,8 @@ pub(super) struct Wire {
     /// Whether rmcp gets lists of tools as such, beside the text. A tool that it can't read is not in its list.
     pub(super) lists_tools_typed: AtomicBool,
     waiting: Mutex<HashMap<RequestId, Waiting>>,
+    /// The `server/discover` that is under way.
+    discovering: Mutex<Option<RequestId>>,
     complaints: Mutex<VecDeque<String>>,
 }
 
@@ -70,6 +72,9 @@ impl Wire {
     /// Notes a request that goes out.
     pub(super) fn sent(&self, message: &ClientJsonRpcMessage) {
         let ClientJsonRpcMessage::Request(request) = message else { return };
+        if matches!(request.request, ClientRequest::DiscoverRequest(_)) {
+            *self.discovering.lock().unwrap_or_else(PoisonError::into_inner) = Some(request.id.clone());
+        }
         if let Some(WantsText(slot)) = request.request.extensions().get::<WantsText>() {
             let mut waiting = self.waiting();
             if waiting.len() >= FORGOTTEN {
@@ -105,6 +110,9 @@ impl Wire {
         if text.len() < NOTIFICATION_BYTES && text.contains("tools") && text.contains("list_changed\"") {
             self.tools_changed.fetch_add(1, Ordering::Release);
         }
+        if let Some(refused) = self.discovery(text) {
+            return Some(refused);
+        }
         if self.waiting().is_empty() {
             return None;
         }
@@ -121,6 +129,27 @@ impl Wire {
             ServerResult::EmptyResult(EmptyResult {})
         };
         Some(ServerJsonRpcMessage::response(typed, id))
+    }
+
+    /// What rmcp gets in place of an answer to `server/discover` that is none: some older servers answer what they don't know with an
+    /// empty result, and rmcp goes on with them only after an error.
+    fn discovery(&self, text: &str) -> Option<ServerJsonRpcMessage> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Discovery {
+            #[allow(dead_code, reason = "it only has to be there")]
+            supported_versions: Vec<IgnoredAny>,
+        }
+        let mut discovering = self.discovering.lock().unwrap_or_else(PoisonError::into_inner);
+        let expected = discovering.as_ref()?;
+        let Peek { id: Some(id), method: None, result } = serde_json::from_str(text).ok()? else { return None };
+        if id != *expected {
+            return None;
+        }
+        *discovering = None;
+        let is_one = serde_json::from_str::<Discovery>(result?.get()).is_ok();
+        let error = || ErrorData::new(ErrorCode::METHOD_NOT_FOUND, "the answer is none to `server/discover`", None);
+        (!is_one).then(|| ServerJsonRpcMessage::error(error(), Some(id)))
     }
 
     /// Notes what is wrong with what the server sends.
