@@ -1,6 +1,8 @@
 //! A client for the MCP conformance suite, made of [`rhaiway::Client`] alone: one process a scenario. The suite gives the server's URL
 //! as the last argument, and the scenario with what it needs to know in variables. `tests/conformance.rs` runs all scenarios.
 
+#![allow(clippy::disallowed_methods, clippy::print_stderr, reason = "a program is told what to do by its variables")]
+
 use std::error::Error;
 use std::process::ExitCode;
 

@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests read the environment that they run in")]
 
 mod arguments;
+mod authorization;
 mod client;
 mod command;
 mod conformance;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     }
     let trials = [
         arguments::tests(),
+        authorization::tests(),
         client::tests(),
         command::tests(),
         conformance::tests(),

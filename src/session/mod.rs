@@ -459,13 +459,9 @@ impl Session {
         let result: ServerResult = result?;
         let text = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A transport that does not divert gives the typed result.
-        match text {
-            Some(text) => Ok((text, result)),
-            None => {
-                let text = serde_json::to_string(&result).map_err(|_| ServiceError::UnexpectedResponse)?;
-                Ok((text, result))
-            }
-        }
+        let text =
+            text.map_or_else(|| serde_json::to_string(&result).map_err(|_| ServiceError::UnexpectedResponse), Ok)?;
+        Ok((text, result))
     }
 
     /// The result of a request, its error named.

@@ -1,4 +1,4 @@
-//! Tokens that are bound to a key of this client (DPoP, RFC 9449): proofs of having it.
+//! Tokens that are bound to a key of this client (`DPoP`, RFC 9449): proofs of having it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -69,7 +69,8 @@ impl Key {
 
     /// The private key, to be kept.
     pub(super) fn to_text(&self) -> String {
-        self.private.iter().map(|byte| format!("{byte:02x}")).collect()
+        let digit = |digit: u8| char::from_digit(u32::from(digit), 16).unwrap_or_default();
+        self.private.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
     }
 
     /// A proof for one request, and the access token that goes with it.

@@ -79,12 +79,25 @@ impl OAuth {
                 shown(issuer.unwrap_or("unknown"))
             )));
         }
+        let metadata = &found.metadata;
+        let endpoints = [&metadata.authorization_endpoint, &metadata.token_endpoint];
+        if endpoints.into_iter().chain(&metadata.registration_endpoint).any(|endpoint| !self.may_go_to(endpoint)) {
+            return Err(Problem::failed("its authorisation server has an address that is not HTTPS"));
+        }
         let slot = InMemoryCredentialStore::new();
         manager.set_credential_store(slot.clone());
         manager.set_metadata(found.metadata.clone());
         let discovered = found.source != AuthorizationMetadataSource::LegacyEndpointFallback;
         state.server = Some(Server { manager, metadata: found.metadata, slot, discovered });
         Ok(())
+    }
+
+    /// Whether secrets may be sent to an address, and a browser. Without encryption, only on this machine, or where the MCP server
+    /// is reached without it, too.
+    fn may_go_to(&self, address: &str) -> bool {
+        let Ok(address) = Url::parse(address) else { return false };
+        let local = matches!(address.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+        address.scheme() == "https" || (address.scheme() == "http" && (local || self.url.scheme() == "http"))
     }
 
     /// New tokens in place of `tokens`, without asking anybody.

@@ -216,7 +216,7 @@ impl Authorization {
             }
             // What a person took of it is given again.
             let now = self.asked();
-            left = (now.0 - asked.0).min(bound);
+            left = now.0.saturating_sub(asked.0).min(bound);
             asked = now;
             if now.1 {
                 left = left.max(Duration::from_millis(100));
@@ -313,11 +313,11 @@ impl OAuth {
             self.take(&mut state, stored)?;
             state.loaded = true;
         }
-        if let Some(tokens) = state.tokens.clone().filter(|tokens| tokens.are_over()) {
-            if let Err(problem) = self.renew(&mut state, &tokens, "").await {
-                // The server itself says whether they are over, and what to do then.
-                tracing::debug!(server = self.key.server, %problem, "the tokens are over and were not renewed");
-            }
+        if let Some(tokens) = state.tokens.clone().filter(|tokens| tokens.are_over())
+            && let Err(problem) = self.renew(&mut state, &tokens, "").await
+        {
+            // The server itself says whether they are over, and what to do then.
+            tracing::debug!(server = self.key.server, %problem, "the tokens are over and were not renewed");
         }
         Ok(state.tokens.clone())
     }
