@@ -23,8 +23,8 @@ pub fn tests() -> Vec<Trial> {
     vec![
         test("authorization::a_login_gives_tokens_that_stay", login),
         test("authorization::without_anybody_to_ask_it_says_what_to_do", nobody_to_ask),
-        test("authorization::tokens_are_renewed_once_for_all_calls", renewed_once),
-        test("authorization::refused_tokens_are_renewed_in_the_middle_of_a_session", renewed_in_a_session),
+        test("authorization::tokens_are_renewed_in_time", renewed_in_time),
+        test("authorization::refused_tokens_are_renewed_once_for_all_calls_of_a_session", renewed_in_a_session),
         test("authorization::tokens_that_cannot_be_renewed_need_a_login", login_again),
         test("authorization::more_access_is_asked_for_when_it_is_wanted", step_up),
         test("authorization::access_that_is_not_granted_is_not_asked_for_forever", step_up_in_vain),
@@ -47,9 +47,6 @@ pub fn tests() -> Vec<Trial> {
 /// What the server does, and what was done to it.
 #[derive(Default)]
 struct State {
-    /// Seconds that the next access tokens are good for, one after the other; then an hour.
-    lifetimes: Vec<u64>,
-    no_refresh_tokens: bool,
     refuse_login: bool,
     refuse_all: bool,
     grant_only: Option<&'static str>,
@@ -65,6 +62,7 @@ struct State {
     /// Scopes of each login.
     logins: Vec<String>,
     renewals: usize,
+    refused: usize,
     lists: usize,
 }
 
@@ -259,13 +257,10 @@ impl Server {
         let (access, refresh) = (format!("SECRET-access-{}", state.issued), format!("SECRET-refresh-{}", state.issued));
         let scopes = state.grant_only.map_or(scopes, String::from);
         state.valid.insert(access.clone(), scopes.split(' ').map(String::from).collect());
-        let lifetime = if state.lifetimes.is_empty() { 3600 } else { state.lifetimes.remove(0) };
-        let mut tokens =
-            json!({"access_token": access, "token_type": "Bearer", "expires_in": lifetime, "scope": scopes});
-        if !state.no_refresh_tokens {
-            state.refresh_tokens.insert(refresh.clone());
-            tokens["refresh_token"] = json!(refresh);
-        }
+        state.refresh_tokens.insert(refresh.clone());
+        let tokens = json!({
+            "access_token": access, "token_type": "Bearer", "expires_in": 3600, "scope": scopes, "refresh_token": refresh,
+        });
         json_answer("200 OK", tokens)
     }
 
@@ -274,7 +269,8 @@ impl Server {
         let message: Value = serde_json::from_str(&request.body).unwrap();
         let metadata = format!("resource_metadata=\"{}/.well-known/oauth-protected-resource/mcp\"", self.origin);
         let token = request.headers.get("authorization").and_then(|header| header.strip_prefix("Bearer "));
-        let Some(scopes) = token.and_then(|token| state.valid.get(token)).filter(|_| !state.refuse_all) else {
+        let Some(scopes) = token.and_then(|token| state.valid.get(token).cloned()).filter(|_| !state.refuse_all) else {
+            state.refused += 1;
             return answer("401 Unauthorized", format!("www-authenticate: Bearer {metadata}\r\n"), "");
         };
         if message["params"]["name"] == "admin" && !scopes.contains("admin") {
@@ -395,19 +391,21 @@ async fn nobody_to_ask() -> Result<(), Ignored> {
     Ok(())
 }
 
-async fn renewed_once() -> Result<(), Ignored> {
+async fn renewed_in_time() -> Result<(), Ignored> {
     let server = Server::start().await;
-    let client = client(server.entry());
-    let session = client.create_session("remote").await.unwrap();
-    // What is over within half a minute is renewed before it is used.
-    server.state().lifetimes = vec![10];
-    server.state().valid.clear();
-    session.call_tool("read", Map::new(), None).await.unwrap();
-    assert_eq!(server.state().renewals, 1);
-    join_all((0..20).map(|_| session.call_tool("read", Map::new(), None))).await.into_iter().for_each(|answer| {
-        answer.unwrap();
-    });
-    assert_eq!(server.seen(), (1, 1, 2));
+    let store = Store::default();
+    let first =
+        builder(server.entry()).on_authorization(REDIRECT_URI, agree).token_store(store.clone()).build().unwrap();
+    call(&first, "read").await.unwrap();
+    let mut kept: Value = serde_json::from_str(&store.0.lock().unwrap()["remote"]).unwrap();
+    assert!(kept["renew_at"].as_u64().unwrap() < kept["expires_at"].as_u64().unwrap());
+    kept["renew_at"] = json!(1);
+    store.0.lock().unwrap().insert("remote".into(), kept.to_string());
+    let refused = server.state().refused;
+    let client = builder(server.entry()).token_store(store).build().unwrap();
+    call(&client, "read").await.unwrap();
+    assert_eq!(server.seen(), (1, 1, 1));
+    assert_eq!(server.state().refused, refused, "they were renewed before they were used");
     Ok(())
 }
 
@@ -560,7 +558,7 @@ async fn client_credentials() -> Result<(), Ignored> {
     server.state().valid.clear();
     session.call_tool("read", Map::new(), None).await.unwrap();
     assert_eq!(server.seen(), (0, 0, 0));
-    assert_eq!(server.state().issued, 2);
+    assert_eq!(server.state().issued, 3);
     Ok(())
 }
 
@@ -687,7 +685,7 @@ async fn command() -> Result<(), Ignored> {
     let folder = folder.path();
     std::fs::write(folder.join("mcp.json"), json!({"mcpServers": {"remote": server.entry()}}).to_string()).unwrap();
     let script = "remote.read().ok";
-    let mut shown = vec![ran(rhaiway(folder, &["run", "-e", script]), 1).await];
+    let mut shown = vec![ran(rhaiway(folder, &["run", "-e", script]), 3).await];
     assert!(shown[0].1.contains("run `rhaiway auth login remote`"), "{}", shown[0].1);
     assert_eq!(ran(rhaiway(folder, &["auth", "status", "remote"]), 1).await.0, "remote: not logged in\n");
 

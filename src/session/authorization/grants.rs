@@ -175,7 +175,7 @@ impl OAuth {
     async fn scopes(&self, state: &State, needed: Vec<String>) -> Vec<String> {
         let mut scopes = self.config.scopes.clone();
         let Some(server) = &state.server else { return scopes };
-        if scopes.is_empty() {
+        if scopes.is_empty() && needed.is_empty() {
             scopes = if self.config.grant == Grant::AuthorizationCode {
                 server.manager.select_initial_scopes(&[]).await
             } else {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::Problem;
 
-/// Tokens are renewed so long before they end.
+/// Tokens are renewed so long before they end, in seconds; those that are good for less than that, in the second half of it.
 const RENEWAL: u64 = 30;
 
 /// Where tokens are kept: one text for each server, which is a secret. In memory where [`ClientBuilder`](crate::ClientBuilder) is not
@@ -102,6 +102,8 @@ pub(super) struct Tokens {
     /// In seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) expires_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    renew_at: Option<u64>,
     pub(super) scopes: Vec<String>,
     pub(super) registration: Registration,
     /// The key that the access token is bound to.
@@ -124,6 +126,7 @@ impl Tokens {
             access_token: access_token.into(),
             refresh_token: text("refresh_token").map(String::from),
             expires_at: lifetime.map(|lifetime| now().saturating_add(lifetime)),
+            renew_at: lifetime.map(|lifetime| now().saturating_add(lifetime - RENEWAL.min(lifetime / 2))),
             scopes,
             registration,
             dpop_key: None,
@@ -132,7 +135,7 @@ impl Tokens {
 
     /// Whether they are over, or nearly.
     pub(super) fn are_over(&self) -> bool {
-        self.expires_at.is_some_and(|at| at <= now() + RENEWAL)
+        self.renew_at.is_some_and(|at| at <= now())
     }
 
     /// As rmcp has them.
