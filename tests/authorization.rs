@@ -306,7 +306,7 @@ impl Server {
 
 fn base64url(bytes: &[u8]) -> String {
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let bits: String = bytes.iter().map(|byte| format!("{byte:08b}")).collect();
+    let bits: String = bytes.iter().flat_map(|byte| format!("{byte:08b}").into_bytes()).map(char::from).collect();
     let digit = |six: &[u8]| {
         let six = format!("{:0<6}", std::str::from_utf8(six).unwrap());
         char::from(DIGITS[usize::from_str_radix(&six, 2).unwrap()])
@@ -664,7 +664,7 @@ async fn log_in<F: Future<Output = ()>>(
     let mut stderr = String::new();
     let mut with_page = Some(with_page);
     while let Some(line) = lines.next_line().await.unwrap() {
-        stderr += &format!("{line}\n");
+        stderr.extend([line.as_str(), "\n"]);
         if line.starts_with("http://") && line.contains("/authorize?") {
             let query = query(line.split_once('?').unwrap().1);
             let redirect_uri = query["redirect_uri"].clone();

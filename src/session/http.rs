@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use http::{Method, StatusCode};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{NoProxy, Proxy, Request, Response, Url, redirect};
@@ -19,7 +19,8 @@ use rmcp::transport::common::http_header::{
     EVENT_STREAM_MIME_TYPE, HEADER_LAST_EVENT_ID, HEADER_SESSION_ID, JSON_MIME_TYPE,
 };
 use rmcp::transport::streamable_http_client::{
-    StreamableHttpClient, StreamableHttpClientTransportConfig, StreamableHttpError, StreamableHttpPostResponse,
+    AuthRequiredError, StreamableHttpClient, StreamableHttpClientTransportConfig, StreamableHttpError,
+    StreamableHttpPostResponse,
 };
 use rmcp::transport::{DynamicTransportError, StreamableHttpClientTransport};
 use sse_stream::{Error as SseError, Sse, SseStream};
@@ -117,7 +118,10 @@ impl Endpoint {
 
     /// Sends a request, authorised; again where it has to be authorised anew.
     pub(super) async fn send(&self, request: Request) -> Result<Response, HttpError> {
-        let mut attempt = Attempt::default();
+        self.attempt(Attempt::default(), request).await
+    }
+
+    async fn attempt(&self, mut attempt: Attempt, request: Request) -> Result<Response, HttpError> {
         loop {
             let mut request = request.try_clone().ok_or(HttpError::Failed("the request can't be repeated".into()))?;
             let (method, url) = (request.method().clone(), request.url().clone());
@@ -260,6 +264,8 @@ impl HttpClient {
     ) -> HttpResult<StreamableHttpPostResponse> {
         let status = response.status();
         let is_json = is(&response, JSON_MIME_TYPE);
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|after| after.to_str().ok());
+        let retry_after = retry_after.filter(|after| after.len() < SHOWN).map(String::from);
         let body = body(response, self.endpoint.silence, ERROR_BYTES).await.unwrap_or_default();
         let body = String::from_utf8_lossy(&body);
         let unauthorised = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
@@ -284,9 +290,10 @@ impl HttpClient {
         {
             return Ok(StreamableHttpPostResponse::Json(error, session));
         }
+        let retry_after = retry_after.map(|after| format!(" (Retry-After: {after})")).unwrap_or_default();
         let shown = if is_json && !unauthorised { body.trim() } else { "" };
         let shown = &shown[..shown.floor_char_boundary(SHOWN)];
-        let shown = if shown.is_empty() { String::new() } else { format!(": `{shown}`") };
+        let shown = if shown.is_empty() { retry_after } else { format!("{retry_after}: `{shown}`") };
         Err(HttpError::Status(status, shown).into())
     }
 }
@@ -447,7 +454,7 @@ impl StreamableHttpClient for HttpClient {
         headers: Headers,
     ) -> HttpResult<()> {
         let request = self.request(Method::DELETE, Some(&session_id), headers)?;
-        let response = self.endpoint.send(request).await?;
+        let response = self.endpoint.attempt(Attempt::quiet(), request).await?;
         match response.status() {
             StatusCode::METHOD_NOT_ALLOWED => Err(StreamableHttpError::ServerDoesNotSupportDeleteSession),
             status if status.is_success() => Ok(()),
@@ -468,7 +475,13 @@ impl StreamableHttpClient for HttpClient {
         if let Some(id) = last_event_id.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
             insert(request.headers_mut(), HEADER_LAST_EVENT_ID, id);
         }
-        let response = self.endpoint.send(request).await?;
+        let response = match self.endpoint.send(request).await {
+            // rmcp would try again and again, and ask somebody each time.
+            Err(HttpError::Authorization(problem)) => {
+                return Err(StreamableHttpError::AuthRequired(AuthRequiredError::new(problem.to_string())));
+            }
+            other => other?,
+        };
         match response.status() {
             StatusCode::METHOD_NOT_ALLOWED => return Err(StreamableHttpError::ServerDoesNotSupportSse),
             status if !status.is_success() => return Err(HttpError::Status(status, String::new()).into()),

@@ -1,6 +1,7 @@
 //! How tokens are obtained: by each of the grants, and by renewing those that are over.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::Url;
@@ -15,7 +16,7 @@ use tracing::subscriber::NoSubscriber;
 
 use super::dpop::{Key, random_text};
 use super::tokens::{Registration, Tokens, now};
-use super::{Asking, AuthorizationRequest, OAuth, Problem, State};
+use super::{Asking, Attempt, AuthorizationRequest, OAuth, PAUSE, Problem, State};
 use crate::config::Grant;
 use crate::error::with_causes;
 
@@ -54,9 +55,9 @@ impl Server {
 }
 
 impl OAuth {
-    /// Whether new tokens can be had without more than there is.
-    pub(super) fn can_obtain(&self) -> bool {
-        self.config.grant != Grant::AuthorizationCode || self.settings.ask.is_some()
+    /// Whether new tokens can be had for the sake of a request.
+    pub(super) fn can_obtain(&self, attempt: &Attempt) -> bool {
+        self.config.grant != Grant::AuthorizationCode || (self.settings.ask.is_some() && !attempt.quiet)
     }
 
     /// Looks for the authorisation server, anew where the MCP server gives a `challenge`.
@@ -103,7 +104,7 @@ impl OAuth {
     /// New tokens in place of `tokens`, without asking anybody.
     pub(super) async fn renew(&self, state: &mut State, tokens: &Tokens, challenge: &str) -> Result<(), Problem> {
         if self.config.grant != Grant::AuthorizationCode {
-            return self.obtain(state, challenge, Vec::new()).await;
+            return self.obtain(state, &Attempt::quiet(), challenge, Vec::new()).await;
         }
         if tokens.refresh_token.is_none() {
             return Err(Problem::failed("they can't be renewed"));
@@ -137,16 +138,29 @@ impl OAuth {
     }
 
     /// Tokens where there are none that serve. `scopes` are those that are needed beside what is asked for anyway.
-    pub(super) async fn obtain(&self, state: &mut State, challenge: &str, scopes: Vec<String>) -> Result<(), Problem> {
-        if !self.can_obtain() {
+    pub(super) async fn obtain(
+        &self,
+        state: &mut State,
+        attempt: &Attempt,
+        challenge: &str,
+        scopes: Vec<String>,
+    ) -> Result<(), Problem> {
+        if !self.can_obtain(attempt) {
             return Err(Problem::LoginNeeded { server: self.key.server.clone() });
+        }
+        if let Some((at, problem)) = &state.failed
+            && at.elapsed() < PAUSE
+        {
+            return Err(problem.clone());
         }
         self.discover(state, challenge).await?;
         self.bind(challenge)?;
         let scopes = self.scopes(state, scopes).await;
         let tokens = match self.config.grant {
             Grant::AuthorizationCode => {
-                let tokens = self.log_in(state, &scopes).await?;
+                let tokens = self.log_in(state, &scopes).await;
+                state.failed = tokens.as_ref().err().map(|problem| (Instant::now(), problem.clone()));
+                let tokens = tokens?;
                 self.save(&tokens)
                     .await
                     .map_err(|error| Problem::Failed(format!("the tokens can't be kept: {error}")))?;

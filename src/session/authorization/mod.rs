@@ -31,6 +31,8 @@ pub use tokens::{StoredAuthorization, TokenKey, TokenStore};
 
 /// How often more access is asked for, for the sake of one request.
 const STEP_UPS: u32 = 2;
+/// How long nobody is asked again after a login that came to nothing.
+const PAUSE: Duration = Duration::from_mins(1);
 
 /// A place in the browser where a person has to agree.
 #[derive(Clone)]
@@ -100,12 +102,20 @@ impl Problem {
 /// What one request has been through, so that it is not sent for ever.
 #[derive(Default)]
 pub(super) struct Attempt {
+    /// Whether it is not worth asking anybody.
+    quiet: bool,
     /// The access token that it went out with.
     used: Option<String>,
-    bound: bool,
     refused: bool,
     nonce_wanted: bool,
     step_ups: u32,
+}
+
+impl Attempt {
+    /// One for whose sake nobody is asked.
+    pub(super) fn quiet() -> Self {
+        Self { quiet: true, ..Self::default() }
+    }
 }
 
 /// How the requests to one server are authorised. Requests that need new tokens at the same time wait for the same ones.
@@ -136,6 +146,8 @@ struct State {
     registration: Option<Registration>,
     /// The authorisation server, once it was looked for.
     server: Option<Server>,
+    /// The last login, if it came to nothing.
+    failed: Option<(Instant, Problem)>,
 }
 
 impl Authorization {
@@ -256,8 +268,7 @@ impl OAuth {
         attempt.used = tokens.as_ref().map(|tokens| tokens.access_token.clone());
         let Some(tokens) = tokens else { return Ok(()) };
         let key = self.client.key().filter(|_| tokens.dpop_key.is_some());
-        attempt.bound = key.is_some();
-        let scheme = if attempt.bound { "DPoP" } else { "Bearer" };
+        let scheme = if key.is_some() { "DPoP" } else { "Bearer" };
         let mut header = HeaderValue::from_str(&format!("{scheme} {}", tokens.access_token))
             .map_err(|_| Problem::failed("the access token has characters that no HTTP header can hold"))?;
         header.set_sensitive(true);
@@ -281,14 +292,14 @@ impl OAuth {
         let challenge = challenge.join(", ");
         match status {
             StatusCode::UNAUTHORIZED => {
-                if attempt.bound && !attempt.nonce_wanted && challenge.contains(dpop::USE_NONCE) {
+                if attempt.used.is_some() && !attempt.nonce_wanted && challenge.contains(dpop::USE_NONCE) {
                     attempt.nonce_wanted = true;
                     return Ok(true);
                 }
                 if std::mem::replace(&mut attempt.refused, true) {
                     return Err(Problem::NewTokensRefused);
                 }
-                self.refused(attempt.used.as_deref(), &challenge).await?;
+                self.refused(attempt, &challenge).await?;
                 Ok(true)
             }
             StatusCode::FORBIDDEN => {
@@ -323,7 +334,8 @@ impl OAuth {
     }
 
     /// New tokens after the server refused those that a request came with, if it did with any.
-    async fn refused(&self, used: Option<&str>, challenge: &str) -> Result<(), Problem> {
+    async fn refused(&self, attempt: &Attempt, challenge: &str) -> Result<(), Problem> {
+        let used = attempt.used.as_deref();
         let mut state = self.state.lock().await;
         if state.tokens.as_ref().is_some_and(|tokens| Some(tokens.access_token.as_str()) != used) {
             return Ok(()); // another request has got them
@@ -344,7 +356,7 @@ impl OAuth {
             }
         }
         state.tokens = None;
-        self.obtain(&mut state, challenge, Vec::new()).await
+        self.obtain(&mut state, attempt, challenge, Vec::new()).await
     }
 
     /// Tokens with more scopes, after the server said that those of a request do not suffice.
@@ -363,12 +375,12 @@ impl OAuth {
                 wanted.join(" ")
             )));
         }
-        if !self.can_obtain() {
+        if !self.can_obtain(attempt) {
             return Err(needed());
         }
         let mut scopes = granted;
         scopes.extend(wanted.iter().cloned());
-        self.obtain(&mut state, challenge, scopes).await
+        self.obtain(&mut state, attempt, challenge, scopes).await
     }
 
     /// Makes tokens those that are used.
@@ -425,8 +437,10 @@ impl Drop for Asking<'_> {
 
 /// Which server's tokens an entry's are.
 fn key(config: &HttpConfig, entry_key: &str, place: &ConfigPlace<'_>) -> Result<TokenKey, Error> {
-    let url = Url::parse(&place.expand(entry_key, &config.url)?)
-        .map_err(|error| place.wrong(entry_key, format!("it is not a URL: {error}")))?;
+    let text = place.expand(entry_key, &config.url)?;
+    // A WebSocket begins as HTTP.
+    let text = text.strip_prefix("ws").map(|rest| format!("http{rest}")).unwrap_or(text);
+    let url = Url::parse(&text).map_err(|error| place.wrong(entry_key, format!("it is not a URL: {error}")))?;
     Ok(TokenKey { server: place.server.into(), url: url.to_string() })
 }
 
