@@ -100,10 +100,6 @@ const FAILING: &[(&str, &str)] = &[
     ("0.1.16::elicitation-sep1034-client-defaults", "the client asks nobody yet (elicitation)"),
     ("2025-11-25::elicitation-sep1034-client-defaults", "the client asks nobody yet (elicitation)"),
     ("2026-07-28::sep-2322-client-request-state", "requests in several rounds are not supported yet"),
-    (
-        "0.1.16::auth/2025-03-26-oauth-metadata-backcompat",
-        "its server names another issuer than the one that its metadata is found at, which RFC 8414 forbids",
-    ),
 ];
 
 pub fn tests() -> Vec<Trial> {

@@ -76,6 +76,12 @@ impl Client {
         }))
     }
 
+    /// The JSON at an address, if there is any.
+    pub(super) async fn get(&self, url: &Url) -> Option<serde_json::Value> {
+        let response = self.execute_bounded(Request::new(Method::GET, url.clone())).await.ok()?;
+        serde_json::from_slice(response.body()).ok().filter(|_| response.status().is_success())
+    }
+
     async fn execute_bounded(&self, request: Request) -> Result<Response<Vec<u8>>, String> {
         let is_form =
             request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(FORM.as_bytes()));

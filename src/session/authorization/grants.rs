@@ -70,8 +70,14 @@ impl OAuth {
             .await
             .map_err(|error| explain(&error))?;
         let challenge = Some(challenge).filter(|challenge| !challenge.is_empty());
-        let found = manager.resolve_metadata_from_challenge(challenge).await.map_err(|error| explain(&error))?;
-        let issuer = found.metadata.issuer.as_deref();
+        let (metadata, discovered) = match manager.resolve_metadata_from_challenge(challenge).await {
+            Ok(found) => (found.metadata, found.source != AuthorizationMetadataSource::LegacyEndpointFallback),
+            Err(error @ AuthError::AuthorizationServerMismatch { .. }) => {
+                (self.own_metadata(challenge).await.ok_or_else(|| explain(&error))?, true)
+            }
+            Err(error) => return Err(explain(&error)),
+        };
+        let issuer = metadata.issuer.as_deref();
         if let Some(expected) = self.config.issuer.as_deref()
             && issuer != Some(expected)
         {
@@ -80,17 +86,34 @@ impl OAuth {
                 shown(issuer.unwrap_or("unknown"))
             )));
         }
-        let metadata = &found.metadata;
         let endpoints = [&metadata.authorization_endpoint, &metadata.token_endpoint];
         if endpoints.into_iter().chain(&metadata.registration_endpoint).any(|endpoint| !self.may_go_to(endpoint)) {
             return Err(Problem::failed("its authorisation server has an address that is not HTTPS"));
         }
         let slot = InMemoryCredentialStore::new();
         manager.set_credential_store(slot.clone());
-        manager.set_metadata(found.metadata.clone());
-        let discovered = found.source != AuthorizationMetadataSource::LegacyEndpointFallback;
-        state.server = Some(Server { manager, metadata: found.metadata, slot, discovered });
+        manager.set_metadata(metadata.clone());
+        state.server = Some(Server { manager, metadata, slot, discovered });
         Ok(())
+    }
+
+    /// The metadata of an MCP server that is its own authorisation server, as in the protocol's revision 2025-03-26, which did not say
+    /// who its issuer has to be. `None` for a server that names its authorisation servers, as all later ones do.
+    async fn own_metadata(&self, challenge: Option<&str>) -> Option<AuthorizationMetadata> {
+        if challenge.is_some_and(|challenge| challenge.contains("resource_metadata")) {
+            return None;
+        }
+        let resource = "/.well-known/oauth-protected-resource";
+        for path in [resource.to_string(), format!("{resource}{}", self.url.path())] {
+            if self.client.get(&self.url.join(&path).ok()?).await.is_some() {
+                return None;
+            }
+        }
+        let metadata = self.client.get(&self.url.join("/.well-known/oauth-authorization-server").ok()?).await?;
+        let mut metadata: AuthorizationMetadata = serde_json::from_value(metadata).ok()?;
+        // It is not known who it is: an answer that says who it comes from is refused.
+        metadata.issuer = None;
+        Some(metadata)
     }
 
     /// Whether secrets may be sent to an address, and a browser. Without encryption, only on this machine, or where the MCP server
@@ -105,6 +128,10 @@ impl OAuth {
     pub(super) async fn renew(&self, state: &mut State, tokens: &Tokens, challenge: &str) -> Result<(), Problem> {
         if self.config.grant != Grant::AuthorizationCode {
             return self.obtain(state, &Attempt::quiet(), challenge, Vec::new()).await;
+        }
+        // Another process may have renewed them, and a refresh token is often good for one time only.
+        if let Some(stored) = self.newer_than(tokens).await? {
+            return self.take(state, Some(stored));
         }
         if tokens.refresh_token.is_none() {
             return Err(Problem::failed("they can't be renewed"));
@@ -124,6 +151,9 @@ impl OAuth {
             Ok(answer) => self.tokens(&answer, registration.clone(), &tokens.scopes)?,
             Err(error) => {
                 if matches!(error, AuthError::TokenRefreshRejected(_)) {
+                    if let Some(stored) = self.newer_than(tokens).await? {
+                        return self.take(state, Some(stored));
+                    }
                     state.tokens = None;
                     let _ = self.settings.store.remove(&self.key).await;
                 }
@@ -135,6 +165,12 @@ impl OAuth {
         }
         tracing::debug!(server = self.key.server, "renewed the tokens");
         self.take(state, Some(renewed))
+    }
+
+    /// What is kept, if it came after `tokens` and can be used.
+    async fn newer_than(&self, tokens: &Tokens) -> Result<Option<Tokens>, Problem> {
+        let stored = self.load().await?;
+        Ok(stored.filter(|stored| stored.access_token != tokens.access_token && !stored.are_over()))
     }
 
     /// Tokens where there are none that serve. `scopes` are those that are needed beside what is asked for anyway.
