@@ -90,19 +90,20 @@ impl Endpoint {
             }
         });
         let connect = |message| Error::Connect { server: place.server.into(), message, stderr: Vec::new() };
-        let client = |redirect| -> Result<reqwest::Client, Error> {
-            let mut client = reqwest::Client::builder()
+        let proxy = proxy(url.scheme(), place).transpose()?;
+        let client = || {
+            let client = reqwest::Client::builder()
                 .connect_timeout(config.timeout.unwrap_or(bound))
                 .danger_accept_invalid_certs(!verify_tls)
-                .redirect(redirect)
                 .no_proxy();
-            if let Some(proxy) = proxy(url.scheme(), place) {
-                client = client.proxy(proxy?);
+            match proxy.clone() {
+                Some(proxy) => client.proxy(proxy),
+                None => client,
             }
-            client.build().map_err(|error| connect(format!("the HTTP client can't be set up: {error}")))
         };
-        let authorization = Authorization::new(config, &url, place, settings, client(redirect::Policy::none())?)?;
-        let client = client(same_origin)?;
+        let authorization = Authorization::new(config, &url, place, settings, client(), proxy.is_some())?;
+        let client = client().redirect(same_origin).build();
+        let client = client.map_err(|error| connect(format!("the HTTP client can't be set up: {error}")))?;
         let mut headers = Headers::new();
         for (key, value) in &config.headers {
             let path = format!("headers.{key}");

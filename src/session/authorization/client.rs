@@ -6,10 +6,11 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Method, Response};
-use reqwest::{Request, Url};
+use reqwest::{Request, Url, redirect};
 use rmcp::transport::auth::{OAuthHttpClient, OAuthHttpClientError, OAuthHttpClientFuture, OAuthHttpRequest};
 
 use super::Problem;
+use super::addresses::Guard;
 use super::dpop::{self, Key, Nonces};
 use crate::error::with_causes;
 
@@ -23,15 +24,22 @@ const FORM: &str = "application/x-www-form-urlencoded";
 #[derive(Clone)]
 pub(super) struct Client {
     http: reqwest::Client,
+    /// None where a proxy looks up names.
+    guard: Option<Guard>,
     /// With which proofs are made on token requests, once tokens are to be bound.
     key: Arc<Mutex<Option<Arc<Key>>>>,
     pub(super) nonces: Arc<Nonces>,
 }
 
 impl Client {
-    /// `http` must not follow redirects, which would lead a secret elsewhere.
-    pub(super) fn new(http: reqwest::Client) -> Self {
-        Self { http, key: Arc::default(), nonces: Arc::default() }
+    pub(super) fn new(http: reqwest::ClientBuilder, guard: Guard, proxied: bool) -> reqwest::Result<Self> {
+        // A redirect would lead secrets elsewhere; rmcp follows those of metadata by itself.
+        let mut http = http.redirect(redirect::Policy::none());
+        let guard = (!proxied).then_some(guard);
+        if let Some(guard) = &guard {
+            http = http.dns_resolver(Arc::new(guard.clone()));
+        }
+        Ok(Self { http: http.build()?, guard, key: Arc::default(), nonces: Arc::default() })
     }
 
     /// The key that tokens are bound to.
@@ -86,6 +94,11 @@ impl Client {
         let is_form =
             request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(FORM.as_bytes()));
         let key = self.key().filter(|_| is_form && request.method() == Method::POST);
+        if let Some(guard) = &self.guard
+            && !guard.allows(request.url()).await
+        {
+            return Err("it is in a network that the MCP server is not in".into());
+        }
         let mut nonce_wanted = false;
         loop {
             let mut attempt = request.try_clone().ok_or("the request can't be repeated")?;

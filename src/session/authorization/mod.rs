@@ -2,6 +2,7 @@
 //! [`Authorization::authorize`] for the headers of a request, tells [`Authorization::answered`] what came of it, and sends it again where
 //! that says so. Knows no transport; rmcp does discovery, registration and the exchange of codes (`grants.rs`).
 
+mod addresses;
 mod client;
 mod dpop;
 mod grants;
@@ -22,6 +23,7 @@ use rmcp::transport::auth::WWWAuthenticateParams;
 use super::ConfigPlace;
 use crate::config::{AuthConfig, HttpConfig, OAuthConfig};
 use crate::error::Error;
+use addresses::Guard;
 use client::Client;
 use dpop::Key;
 use grants::Server;
@@ -151,13 +153,14 @@ struct State {
 }
 
 impl Authorization {
-    /// `http` must not follow redirects.
+    /// `http` sets up a client for requests to authorisation servers; `proxied` says whether they go through a proxy.
     pub(super) fn new(
         config: &HttpConfig,
         url: &Url,
         place: &ConfigPlace<'_>,
         settings: &AuthorizationSettings,
-        http: reqwest::Client,
+        http: reqwest::ClientBuilder,
+        proxied: bool,
     ) -> Result<Self, Error> {
         let own = config.headers.keys().any(|name| name.eq_ignore_ascii_case(AUTHORIZATION.as_str()));
         let oauth = match &config.auth {
@@ -173,7 +176,15 @@ impl Authorization {
             Some(AuthConfig::OAuth(config)) => expanded(config, place)?,
         };
         let key = TokenKey { server: place.server.into(), url: url.to_string() };
-        let (settings, client) = (settings.clone(), Client::new(http));
+        let named = [&oauth.issuer].into_iter().flatten();
+        let provider = oauth.identity_provider.iter().map(|provider| &provider.token_endpoint);
+        let guard = Guard::new(url, named.chain(provider).map(String::as_str));
+        let client = Client::new(http, guard, proxied).map_err(|error| Error::Connect {
+            server: place.server.into(),
+            message: format!("the HTTP client can't be set up: {error}"),
+            stderr: Vec::new(),
+        })?;
+        let settings = settings.clone();
         let (state, asked) = Default::default();
         Ok(Self::OAuth(Box::new(OAuth { key, url: url.clone(), config: oauth, settings, client, state, asked })))
     }
