@@ -19,8 +19,9 @@ use crate::limits::Limits;
 use crate::middleware::{Chain, Middleware, RequestLog, TraceContext};
 use crate::script::{self, Call, Called, Door, Execution, Isolation, Run};
 use crate::serve::{CodeMode, CodeModeServer};
+use crate::session::authorization::{AuthorizationRequest, AuthorizationSettings, StoredAuthorization, TokenStore};
 use crate::session::{
-    CallbackError, Callbacks, Children, Origin, ServerMessage, ServerStatus, Session, SessionSettings, Source,
+    self, CallbackError, Callbacks, Children, Origin, ServerMessage, ServerStatus, Session, SessionSettings, Source,
 };
 use crate::tool::{BoxFuture, CallOptions, Detail, Failure, FailureKind, LogSink};
 
@@ -266,6 +267,38 @@ impl ClientBuilder {
         self
     }
 
+    /// Who has a person agree in the browser, where a server over HTTP wants authorisation (OAuth). `redirect_uri` is where the browser is
+    /// sent afterwards, such as `http://127.0.0.1:8765/callback`. `ask` gets the address to open, and gives the full address that the
+    /// browser was then sent to, or why there is none; it sees to it that it does not wait for ever. It is asked when the server refuses
+    /// a request for want of (enough) authorisation, and one at a time for each server; the time that it takes does not count as the
+    /// server's.
+    ///
+    /// Where this is not called, such a server is an [`Error::Connect`] that names `rhaiway auth login`, unless tokens are
+    /// [kept](ClientBuilder::token_store) for it, or its `auth` needs nobody.
+    ///
+    /// ```no_run
+    /// # async fn open(url: &str) -> Result<String, String> { Err(url.into()) }
+    /// let client = rhaiway::Client::builder()
+    ///     .on_authorization("http://127.0.0.1:8765/callback", |request| async move { open(&request.url).await })
+    ///     .build()?;
+    /// # Ok::<(), rhaiway::Error>(())
+    /// ```
+    pub fn on_authorization<F, Answer>(mut self, redirect_uri: impl Into<String>, ask: F) -> Self
+    where
+        F: Fn(AuthorizationRequest) -> Answer + Send + Sync + 'static,
+        Answer: Future<Output = Result<String, String>> + Send + 'static,
+    {
+        let ask = Arc::new(move |request| -> BoxFuture<'static, _> { Box::pin(ask(request)) });
+        self.setup.settings.authorization.ask = Some((redirect_uri.into(), ask));
+        self
+    }
+
+    /// Where the tokens are kept that authorise requests to servers over HTTP; in memory where this is not called.
+    pub fn token_store(mut self, store: impl TokenStore + 'static) -> Self {
+        self.setup.settings.authorization.store = Arc::new(store);
+        self
+    }
+
     /// Bounds on every script, in place of the configuration's `limits`; [`ExecuteOptions`] can change the wall clock for one.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.setup.limits = Some(limits);
@@ -405,6 +438,7 @@ impl Client {
             children: Children::default(),
             callbacks: Arc::default(),
             middleware: Arc::new(Chain::default()),
+            authorization: AuthorizationSettings::default(),
         };
         let setup = Setup {
             allowed: None,
@@ -523,6 +557,24 @@ impl Client {
         let names = self.inner.allowed_names();
         let status = join_all(names.iter().map(|name| self.inner.status(name))).await;
         names.into_iter().zip(status).collect()
+    }
+
+    /// What is known of the tokens that are kept for a server; `None` where there are none. Asks no server.
+    ///
+    /// # Errors
+    /// [`Error::UnknownServer`], [`Error::Config`] if its entry is malformed, [`Error::Tokens`].
+    pub async fn stored_authorization(&self, name: &str) -> Result<Option<StoredAuthorization>, Error> {
+        let config = self.inner.configured().config.server(name)?;
+        session::stored_authorization(name, &config, &self.inner.setup.settings).await
+    }
+
+    /// Forgets the tokens that are kept for a server. An open session goes on with those that it has.
+    ///
+    /// # Errors
+    /// As for [`Client::stored_authorization`].
+    pub async fn forget_authorization(&self, name: &str) -> Result<(), Error> {
+        let config = self.inner.configured().config.server(name)?;
+        session::forget_authorization(name, &config, &self.inner.setup.settings).await
     }
 
     /// Closes the session of a server and ends its process. Where none is open, nothing happens but a logged warning.

@@ -1,6 +1,9 @@
 //! The `mcpServers` configuration that editors and agents already have, typed. Reads and writes JSON; connects to nothing.
 
+mod auth;
+
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,6 +11,8 @@ use serde_json::{Map, Value};
 
 use crate::error::Error;
 use crate::limits::Limits;
+
+pub use auth::{AuthConfig, Grant, IdentityProvider, OAuthConfig};
 
 const SERVERS: &str = "mcpServers";
 const LIMITS: &str = "limits";
@@ -39,9 +44,16 @@ const SERVERS_OF_VS_CODE: &str = "servers";
 /// assert_eq!(config.server_names(), ["files", "remote"]);
 /// # Ok::<(), rhaiway::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Clone, PartialEq, Default)]
 pub struct Config {
     document: Map<String, Value>,
+}
+
+impl fmt::Debug for Config {
+    /// The names of the servers alone, as an entry may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").field("servers", &self.server_names()).finish_non_exhaustive()
+    }
 }
 
 /// How one server is reached.
@@ -84,21 +96,33 @@ pub enum Transport {
 }
 
 /// How a server is reached over HTTP, or over WebSocket, which begins as HTTP.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct HttpConfig {
     /// Endpoint.
     pub url: String,
     /// Headers sent with each request.
     pub headers: BTreeMap<String, String>,
-    /// Bearer token.
-    pub auth: Option<String>,
+    /// How requests are authorised: a bearer token, or OAuth (`auth`).
+    pub auth: Option<AuthConfig>,
     /// Bound on connecting to the host (`timeout`, in seconds).
     pub timeout: Option<Duration>,
     /// Longest silence of a response stream (`sse_read_timeout`, in seconds).
     pub read_timeout: Option<Duration>,
     /// Whether HTTP+SSE is tried where the server refuses streamable HTTP: where the entry has no `type`.
     pub sse_fallback: bool,
+}
+
+impl fmt::Debug for HttpConfig {
+    /// Without the values of headers and without the address, which may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpConfig")
+            .field("headers", &self.headers.keys().collect::<Vec<_>>())
+            .field("auth", &self.auth)
+            .field("timeout", &self.timeout)
+            .field("read_timeout", &self.read_timeout)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Config {
@@ -271,7 +295,7 @@ fn parse(name: &str, entry: &Value) -> Result<ServerConfig, Error> {
         Ok(HttpConfig {
             url: entry.required_text(key)?,
             headers: entry.text_map("headers")?,
-            auth: entry.text("auth")?,
+            auth: auth::parse(&entry)?,
             timeout: entry.seconds("timeout")?,
             read_timeout: entry.seconds("sse_read_timeout")?,
             sse_fallback: kind.is_none() && key == "url",

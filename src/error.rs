@@ -50,6 +50,14 @@ pub enum Error {
         /// The last lines that it wrote to its standard error.
         stderr: Vec<String>,
     },
+    /// What is kept to authorise requests to a server could not be read or changed.
+    #[error("can't get at the tokens for the server `{server}`: {message}")]
+    Tokens {
+        /// The server.
+        server: String,
+        /// Why.
+        message: String,
+    },
     /// A server answered a request with an error, or not at all.
     #[error("the server `{server}` failed on `{method}`: {message}")]
     Request {

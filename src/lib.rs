@@ -48,12 +48,13 @@ mod tool;
 
 pub use catalog::{FoundTool, SearchMeta, SearchResults};
 pub use client::{CODE_MODE_SESSION, Client, ClientBuilder, ExecuteOptions, Sessions};
-pub use config::{Config, HttpConfig, ServerConfig, Transport};
+pub use config::{AuthConfig, Config, Grant, HttpConfig, IdentityProvider, OAuthConfig, ServerConfig, Transport};
 pub use error::Error;
 pub use limits::Limits;
 /// Types of the protocol, as rmcp has them.
 pub use rmcp::model;
 pub use script::{CODE_MODE_PROMPT, Diagnostic, DiagnosticKind, Execution, Frame, Isolation, NearestLimit, Usage};
+pub use session::authorization::{AuthorizationRequest, StoredAuthorization, TokenKey, TokenStore};
 pub use session::{CallbackError, Origin, ServerMessage, ServerStatus, Session, Subscription};
 pub use tool::{
     CallOptions, CallRecord, Detail, Failure, FailureKind, Outcome, Progress, ProgressSink, Tool, ToolAnswer, ToolCall,

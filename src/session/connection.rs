@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
+use super::authorization::Authorization;
 use super::callbacks::{Callbacks, Origin};
 use super::http;
 use super::process::Process;
@@ -44,10 +45,34 @@ type Running = RunningService<RoleClient, Handler>;
 type Serve =
     Box<dyn FnOnce(Handler, ClientLifecycleMode) -> BoxFuture<'static, Result<Running, ClientInitializeError>> + Send>;
 
+/// A transport, and what belongs to it.
+pub(super) struct Opened<T> {
+    transport: T,
+    process: Option<Process>,
+    authorization: Arc<Authorization>,
+}
+
+impl<T> Opened<T> {
+    pub(super) fn new(transport: T) -> Self {
+        Self { transport, process: None, authorization: Arc::new(Authorization::None) }
+    }
+
+    /// It speaks with a process of ours.
+    pub(super) fn with_process(self, process: Process) -> Self {
+        Self { process: Some(process), ..self }
+    }
+
+    /// What it sends is authorised.
+    pub(super) fn authorized(self, authorization: Arc<Authorization>) -> Self {
+        Self { authorization, ..self }
+    }
+}
+
 /// A transport that stands, with nothing said on it yet.
 pub(super) struct Link {
     pub(super) wire: Arc<Wire>,
     process: Option<Process>,
+    authorization: Arc<Authorization>,
     heard: Option<mpsc::Receiver<ServerNotification>>,
     serve: Serve,
 }
@@ -86,6 +111,8 @@ pub(super) struct HandshakeError {
     pub(super) stderr: Vec<String>,
     /// Whether the server may just not know `server/discover`, and be confused by it.
     pub(super) maybe_legacy: bool,
+    /// Whether it took so long as a person was asked, and may do better now.
+    pub(super) asked_somebody: bool,
     /// The HTTP status with which it was refused.
     pub(super) refusal: Option<StatusCode>,
 }
@@ -94,35 +121,33 @@ impl Link {
     /// `open` makes the transport, which reports to the wire that it is given.
     pub(super) fn new<T, E>(
         callbacks: &Callbacks,
-        open: impl FnOnce(&Arc<Wire>) -> Result<(T, Option<Process>), E>,
+        open: impl FnOnce(&Arc<Wire>) -> Result<Opened<T>, E>,
     ) -> Result<Self, E>
     where
         T: Transport<RoleClient> + 'static,
     {
         let (wire, heard) = wire(callbacks);
-        let (transport, process) = open(&wire)?;
-        Ok(Self::over(transport, process, wire, heard))
+        Ok(Self::over(open(&wire)?, wire, heard))
     }
 
-    /// The same where it takes its time to open the transport, which has no process.
+    /// The same where it takes its time to open the transport.
     pub(super) async fn reach<T, E, F>(callbacks: &Callbacks, open: impl FnOnce(Arc<Wire>) -> F) -> Result<Self, E>
     where
         T: Transport<RoleClient> + 'static,
-        F: Future<Output = Result<T, E>>,
+        F: Future<Output = Result<Opened<T>, E>>,
     {
         let (wire, heard) = wire(callbacks);
-        let transport = open(Arc::clone(&wire)).await?;
-        Ok(Self::over(transport, None, wire, heard))
+        Ok(Self::over(open(Arc::clone(&wire)).await?, wire, heard))
     }
 
     fn over<T: Transport<RoleClient> + 'static>(
-        transport: T,
-        process: Option<Process>,
+        opened: Opened<T>,
         wire: Arc<Wire>,
         heard: Option<mpsc::Receiver<ServerNotification>>,
     ) -> Self {
+        let Opened { transport, process, authorization } = opened;
         let serve: Serve = Box::new(move |handler, mode| Box::pin(handler.serve_with_lifecycle(transport, mode)));
-        Self { wire, process, heard, serve }
+        Self { wire, process, authorization, heard, serve }
     }
 
     /// Shakes hands. The process of a link that fails is ended.
@@ -132,13 +157,13 @@ impl Link {
         lifecycle: &Lifecycle,
         bound: Duration,
     ) -> Result<Connection, HandshakeError> {
-        let Self { wire, process, heard, serve } = self;
+        let Self { wire, process, authorization, heard, serve } = self;
         let (callbacks, origin) = (Arc::clone(&handler.callbacks), handler.origin.clone());
         // What rmcp starts stays in the span in which it starts, and would keep that of the request that connects open.
         let span = tracing::info_span!(parent: None, "connection", server = &*origin.server);
         let served = serve(handler, lifecycle.mode()).instrument(span);
-        let error = match tokio::time::timeout(bound, served).await {
-            Ok(Ok(service)) => {
+        let error = match authorization.within(bound, served).await {
+            Some(Ok(service)) => {
                 let mut tasks = JoinSet::new();
                 if let Some(heard) = heard {
                     tasks.spawn(hear(heard, callbacks, Arc::clone(&wire), origin));
@@ -147,6 +172,7 @@ impl Link {
                     peer: service.peer().clone(),
                     service: tokio::sync::Mutex::new(Some(service)),
                     process,
+                    authorization,
                     wire,
                     since: Instant::now(),
                     tasks: Mutex::new(tasks),
@@ -162,8 +188,8 @@ impl Link {
                 connection.listen();
                 return Ok(connection);
             }
-            Ok(Err(error)) => Some(error),
-            Err(_) => None,
+            Some(Err(error)) => Some(error),
+            None => None,
         };
         let asked = match lifecycle {
             Lifecycle::Version(version) if version.has_initialize() => "initialize",
@@ -194,7 +220,8 @@ impl Link {
             stderr = process.stderr();
         }
         let refusal = error.as_ref().and_then(refusal);
-        Err(HandshakeError { message: format!("{reason}{}", wire.complaints()), stderr, maybe_legacy, refusal })
+        let message = format!("{reason}{}", wire.complaints());
+        Err(HandshakeError { message, stderr, maybe_legacy, asked_somebody: authorization.took_long(), refusal })
     }
 
     /// Ends it unused.
@@ -216,7 +243,7 @@ fn unknown_version(version: &ProtocolVersion) -> HandshakeError {
     let known: Vec<&str> = ProtocolVersion::KNOWN_VERSIONS.iter().map(ProtocolVersion::as_str).collect();
     let known = known.join("`, `");
     let message = format!("it speaks the protocol revision `{version}`, which is none of those known here: `{known}`");
-    HandshakeError { message, stderr: Vec::new(), maybe_legacy: false, refusal: None }
+    HandshakeError { message, stderr: Vec::new(), maybe_legacy: false, asked_somebody: false, refusal: None }
 }
 
 /// The HTTP status with which the server refused to shake hands.
@@ -310,6 +337,7 @@ pub(super) struct Connection {
     service: tokio::sync::Mutex<Option<Running>>,
     /// Kept after the service, so that its input is closed before the process is waited for.
     process: Option<Process>,
+    authorization: Arc<Authorization>,
     pub(super) wire: Arc<Wire>,
     pub(super) since: Instant,
     /// They end with the connection.
@@ -330,6 +358,11 @@ impl Connection {
 
     pub(super) fn server_info(&self) -> Option<Arc<ServerPeerInfo>> {
         self.peer.peer_info()
+    }
+
+    /// Waits for `work`, for `bound` and as long as a person is asked to log in. `None` if that is over.
+    pub(super) async fn within<T>(&self, bound: Duration, work: impl Future<Output = T>) -> Option<T> {
+        self.authorization.within(bound, work).await
     }
 
     fn unknown_version(&self) -> Option<ProtocolVersion> {
@@ -422,10 +455,20 @@ impl Connection {
     /// Sends a request and waits for the JSON text of its result. When the future is dropped, the request is cancelled at the server.
     pub(super) async fn text_of(
         &self,
-        mut request: ClientRequest,
+        request: ClientRequest,
         options: CallOptions,
         meta: &RequestMetaObject,
     ) -> Result<String, ServiceError> {
+        Ok(self.text_and_result_of(request, options, meta).await?.0)
+    }
+
+    /// The same, with what rmcp made of the result.
+    pub(super) async fn text_and_result_of(
+        &self,
+        mut request: ClientRequest,
+        options: CallOptions,
+        meta: &RequestMetaObject,
+    ) -> Result<(String, ServerResult), ServiceError> {
         let mut peer_options = PeerRequestOptions::no_options();
         peer_options.timeout = options.timeout;
         let mut meta = meta.clone();
@@ -440,11 +483,12 @@ impl Connection {
         let result = handle.await_response().await;
         cancel.id = None;
         let result: ServerResult = result?;
-        match flight.answer() {
-            Some(text) => Ok(text),
+        let text = match flight.answer() {
+            Some(text) => text,
             // A transport that does not divert gives the typed result.
-            None => serde_json::to_string(&result).map_err(|_| ServiceError::UnexpectedResponse),
-        }
+            None => serde_json::to_string(&result).map_err(|_| ServiceError::UnexpectedResponse)?,
+        };
+        Ok((text, result))
     }
 
     /// Sends a request whose answer does not matter, where there is still a runtime to do it.
@@ -506,6 +550,11 @@ impl Connection {
                 // What was left of it when the request went out is a little less.
                 let seconds = (timeout.as_secs_f64() * 1000.0).round() / 1000.0;
                 (FailureKind::Timeout, format!("the time limit of the call, {seconds} s, is over"))
+            }
+            // Over HTTP, each answer has a stream of its own.
+            ServiceError::TransportClosed if self.is_open() => {
+                let complaints = self.wire.complaints();
+                (FailureKind::Connection, format!("the connection ended before the answer came{complaints}"))
             }
             ServiceError::TransportClosed => (FailureKind::Connection, self.why_closed().await),
             ServiceError::TransportSend(error) => (FailureKind::Connection, http::explain(error)),

@@ -1,31 +1,47 @@
-//! Streamable HTTP through rmcp, with the answers in event streams diverted as text. (An answer that comes as a plain JSON body is typed
-//! by rmcp first, and integers beyond 64 bits lose digits there.)
+//! Streamable HTTP: requests, their answers as JSON or as streams of events, all of which go through the wire. rmcp's worker decides what
+//! is sent when, and reconnects streams; this sends it, authorised, and bounds what comes back.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::error::Error as _;
+use std::io::Cursor;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
-use reqwest::{NoProxy, Proxy, Request, Response, StatusCode, Url, redirect};
-use rmcp::model::ClientJsonRpcMessage;
+use futures_util::{Stream, StreamExt};
+use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use http::{Method, StatusCode};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{NoProxy, Proxy, Request, Response, Url, redirect};
+use rmcp::model::{ClientJsonRpcMessage, ClientRequest, ErrorData, JsonRpcMessage, ServerJsonRpcMessage};
+use rmcp::transport::common::http_header::{
+    EVENT_STREAM_MIME_TYPE, HEADER_LAST_EVENT_ID, HEADER_SESSION_ID, JSON_MIME_TYPE,
+};
 use rmcp::transport::streamable_http_client::{
-    StreamableHttpClient, StreamableHttpClientTransportConfig, StreamableHttpError, StreamableHttpPostResponse,
+    AuthRequiredError, StreamableHttpClient, StreamableHttpClientTransportConfig, StreamableHttpError,
+    StreamableHttpPostResponse,
 };
 use rmcp::transport::{DynamicTransportError, StreamableHttpClientTransport};
-use sse_stream::{Error as SseError, Sse};
+use sse_stream::{Error as SseError, Sse, SseStream};
 
-use super::ConfigPlace;
-use super::wire::Wire;
+use super::authorization::{Attempt, Authorization, Problem};
+use super::connection::Opened;
+use super::wire::{MESSAGE_BYTES, Wire};
+use super::{ConfigPlace, SessionSettings};
 use crate::config::HttpConfig;
 use crate::error::{Error, with_causes};
 
 type Headers = HashMap<HeaderName, HeaderValue>;
 type Events = BoxStream<'static, Result<Sse, SseError>>;
-type HttpResult<T> = Result<T, StreamableHttpError<reqwest::Error>>;
+type HttpResult<T> = Result<T, StreamableHttpError<HttpError>>;
 
+/// Longest answer that says what is wrong.
+const ERROR_BYTES: usize = 64 << 10;
+/// What is shown of it.
+const SHOWN: usize = 200;
+/// POSTs that are under way at the same time, before they become streams; scripts make at most 64 calls at a time.
+const POSTS: usize = 128;
 /// Redirects that are followed, as long as they stay at the same origin.
 const REDIRECTS: usize = 10;
 
@@ -34,10 +50,12 @@ const REDIRECTS: usize = 10;
 pub(super) struct Endpoint {
     /// Its scheme is `http` or `https`.
     pub(super) url: Url,
-    pub(super) client: reqwest::Client,
+    client: reqwest::Client,
+    /// Those of the configuration, which [`Endpoint::send`] does not add.
     pub(super) headers: Headers,
-    /// A static bearer token.
-    pub(super) token: Option<String>,
+    pub(super) authorization: Arc<Authorization>,
+    /// Longest silence of an answer.
+    silence: Option<Duration>,
 }
 
 impl Endpoint {
@@ -48,8 +66,9 @@ impl Endpoint {
         config: &HttpConfig,
         place: &ConfigPlace<'_>,
         bound: Duration,
-        verify_tls: bool,
+        settings: &SessionSettings,
     ) -> Result<Self, Error> {
+        let verify_tls = settings.verify_tls;
         if !verify_tls {
             tracing::warn!(server = place.server, "its TLS certificate is not checked");
         }
@@ -71,23 +90,22 @@ impl Endpoint {
                 attempt.error("it redirects to another origin, which would get the headers of this one")
             }
         });
-        let mut client = reqwest::Client::builder()
-            .connect_timeout(config.timeout.unwrap_or(bound))
-            .danger_accept_invalid_certs(!verify_tls)
-            .redirect(same_origin)
-            .no_proxy();
-        if let Some(read_timeout) = config.read_timeout {
-            client = client.read_timeout(read_timeout);
-        }
-        if let Some(proxy) = proxy(url.scheme(), place) {
-            client = client.proxy(proxy?);
-        }
         let connect = |message| Error::Connect { server: place.server.into(), message, stderr: Vec::new() };
-        let client = client.build().map_err(|error| connect(format!("the HTTP client can't be set up: {error}")))?;
-        let token = config.auth.as_ref().map(|auth| place.expand("auth", auth)).transpose()?;
-        if token.as_ref().is_some_and(|token| HeaderValue::from_str(token).is_err()) {
-            return Err(place.wrong("auth", "it has characters that no HTTP header can hold"));
-        }
+        let proxy = proxy(url.scheme(), place).transpose()?;
+        let client = || {
+            let client = reqwest::Client::builder()
+                .connect_timeout(config.timeout.unwrap_or(bound))
+                .danger_accept_invalid_certs(!verify_tls)
+                .no_proxy();
+            match proxy.clone() {
+                Some(proxy) => client.proxy(proxy),
+                None => client,
+            }
+        };
+        let authorization =
+            Authorization::new(config, &url, place, &settings.authorization, client(), proxy.is_some())?;
+        let client = client().redirect(same_origin).build();
+        let client = client.map_err(|error| connect(format!("the HTTP client can't be set up: {error}")))?;
         let mut headers = Headers::new();
         for (key, value) in &config.headers {
             let path = format!("headers.{key}");
@@ -97,17 +115,65 @@ impl Endpoint {
                 .map_err(|_| place.wrong(&path, "it has characters that no HTTP header can hold"))?;
             headers.insert(name, value);
         }
-        Ok(Self { url, client, headers, token })
+        let silence = config.read_timeout;
+        Ok(Self { url, client, headers, authorization: Arc::new(authorization), silence })
     }
 
-    /// Sends a request, authorised. Its headers are the caller's to add, those of the configuration too.
-    pub(super) async fn send(&self, mut request: Request) -> Result<Response, String> {
-        if let Some(token) = &self.token
-            && let Ok(token) = HeaderValue::from_str(&format!("Bearer {token}"))
-        {
-            request.headers_mut().entry(AUTHORIZATION).or_insert(token);
+    /// Sends a request, authorised; again where it has to be authorised anew.
+    pub(super) async fn send(&self, request: Request) -> Result<Response, HttpError> {
+        self.attempt(Attempt::default(), request).await
+    }
+
+    async fn attempt(&self, mut attempt: Attempt, request: Request) -> Result<Response, HttpError> {
+        loop {
+            let mut request = request.try_clone().ok_or(HttpError::Failed("the request can't be repeated".into()))?;
+            let (method, url) = (request.method().clone(), request.url().clone());
+            self.authorization.authorize(&mut attempt, &method, &url, request.headers_mut()).await?;
+            let sent = self.client.execute(request);
+            let response = match self.silence {
+                Some(silence) => tokio::time::timeout(silence, sent).await.map_err(|_| HttpError::Silent(silence))?,
+                None => sent.await,
+            };
+            let response = response.map_err(HttpError::new)?;
+            let (status, headers) = (response.status(), response.headers());
+            if !self.authorization.answered(&mut attempt, &url, status, headers).await? {
+                return Ok(response);
+            }
         }
-        self.client.execute(request).await.map_err(|error| request_failed(&error))
+    }
+
+    /// The events of an answer.
+    pub(super) fn events(&self, response: Response) -> Events {
+        events(response, self.silence)
+    }
+}
+
+/// Why a request failed. Holds neither its URL nor its headers, which may hold secrets.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HttpError {
+    #[error(transparent)]
+    Authorization(#[from] Problem),
+    #[error("it answered HTTP {0}{1}")]
+    Status(StatusCode, String),
+    #[error("it sent nothing for {} s", .0.as_secs_f64())]
+    Silent(Duration),
+    #[error("it sent an event of more than {MESSAGE_BYTES} bytes")]
+    LongEvent,
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl HttpError {
+    fn new(error: reqwest::Error) -> Self {
+        // What reqwest says first is that there was an error, and the URL.
+        let error = error.without_url();
+        Self::Failed(std::error::Error::source(&error).map_or_else(|| error.to_string(), with_causes))
+    }
+}
+
+impl From<HttpError> for StreamableHttpError<HttpError> {
+    fn from(error: HttpError) -> Self {
+        Self::Client(error)
     }
 }
 
@@ -116,16 +182,19 @@ pub(super) fn transport(
     config: &HttpConfig,
     place: &ConfigPlace<'_>,
     bound: Duration,
-    verify_tls: bool,
+    settings: &SessionSettings,
     wire: &Arc<Wire>,
-) -> Result<StreamableHttpClientTransport<DivertingClient>, Error> {
+) -> Result<Opened<StreamableHttpClientTransport<HttpClient>>, Error> {
     let schemes = [("http", "http"), ("https", "https")];
-    let endpoint = Endpoint::new("url", &schemes, config, place, bound, verify_tls)?;
+    let endpoint = Endpoint::new("url", &schemes, config, place, bound, settings)?;
+    let authorization = Arc::clone(&endpoint.authorization);
     let mut transport = StreamableHttpClientTransportConfig::with_uri(endpoint.url.as_str());
-    transport.auth_header = endpoint.token;
-    transport.custom_headers = endpoint.headers;
-    let client = DivertingClient { http: endpoint.client, wire: Arc::clone(wire) };
-    Ok(StreamableHttpClientTransport::with_client(client, transport))
+    transport.custom_headers.clone_from(&endpoint.headers);
+    transport.max_concurrent_requests = POSTS;
+    // rmcp's worker makes headers of arguments, for which it has to see the tools.
+    wire.lists_tools_typed.store(true, Ordering::Relaxed);
+    let client = HttpClient { endpoint: Arc::new(endpoint), wire: Arc::clone(wire) };
+    Ok(Opened::new(StreamableHttpClientTransport::with_client(client, transport)).authorized(authorization))
 }
 
 /// The proxy that the usual variables name.
@@ -140,106 +209,318 @@ fn proxy(scheme: &str, place: &ConfigPlace<'_>) -> Option<Result<Proxy, Error>> 
     Some(Proxy::all(address).map(|proxy| proxy.no_proxy(except)).map_err(wrong))
 }
 
-/// Why a transport failed, without rmcp's names of types, and without the URL, which may hold a secret.
+/// Why a request failed that was not sent through [`Endpoint::send`], or what followed it.
+pub(super) fn request_failed(error: reqwest::Error) -> String {
+    HttpError::new(error).to_string()
+}
+
+/// The HTTP status with which a server refused a message.
+pub(super) fn refusal(error: &DynamicTransportError) -> Option<StatusCode> {
+    match error.error.downcast_ref::<StreamableHttpError<HttpError>>()? {
+        StreamableHttpError::Client(HttpError::Status(status, _)) => Some(*status),
+        _ => None,
+    }
+}
+
+/// Whether another handshake may go better: not where the host can't be reached, redirects elsewhere, or wants authorisation.
+pub(super) fn may_be_confused(error: &DynamicTransportError) -> bool {
+    match error.error.downcast_ref::<StreamableHttpError<HttpError>>() {
+        Some(StreamableHttpError::Client(error)) => matches!(error, HttpError::Status(..)),
+        _ => true,
+    }
+}
+
+/// Why a transport failed, without rmcp's names of types.
 pub(super) fn explain(error: &DynamicTransportError) -> String {
-    match error.error.downcast_ref::<StreamableHttpError<reqwest::Error>>() {
-        Some(StreamableHttpError::Client(error)) => request_failed(error),
-        Some(StreamableHttpError::AuthRequired(_)) => {
-            "it wants authorisation (HTTP 401): set `auth` to a token, or `headers`, in its configuration".into()
-        }
+    match error.error.downcast_ref::<StreamableHttpError<HttpError>>() {
+        Some(StreamableHttpError::Client(error)) => error.to_string(),
         Some(error) => with_causes(error),
         None => with_causes(&*error.error),
     }
 }
 
-/// The HTTP status with which a server refused a message.
-pub(super) fn refusal(error: &DynamicTransportError) -> Option<StatusCode> {
-    match error.error.downcast_ref::<StreamableHttpError<reqwest::Error>>()? {
-        StreamableHttpError::Client(error) => error.status(),
-        // rmcp has the status of some in its message only.
-        StreamableHttpError::UnexpectedServerResponse(message) => {
-            let status = message.strip_prefix("HTTP ")?.get(..3)?;
-            status.parse().ok()
-        }
-        _ => None,
-    }
-}
-
-/// Why a request failed, without the URL.
-pub(super) fn request_failed(error: &reqwest::Error) -> String {
-    match (error.status(), error.source()) {
-        (Some(status), _) => format!("it answered HTTP {status}"),
-        (None, Some(cause)) => with_causes(cause),
-        (None, None) => "the HTTP request failed".into(),
-    }
-}
-
 #[derive(Clone)]
-pub(super) struct DivertingClient {
-    pub(super) http: reqwest::Client,
-    pub(super) wire: Arc<Wire>,
+pub(super) struct HttpClient {
+    endpoint: Arc<Endpoint>,
+    wire: Arc<Wire>,
 }
 
-impl DivertingClient {
+impl HttpClient {
+    fn request(&self, method: Method, session: Option<&str>, headers: Headers) -> HttpResult<Request> {
+        let mut request = Request::new(method, self.endpoint.url.clone());
+        for (name, value) in headers {
+            // The transport's own; rmcp adds that of the version, which is none of these.
+            let reserved = [ACCEPT.as_str(), HEADER_SESSION_ID, HEADER_LAST_EVENT_ID]
+                .iter()
+                .any(|reserved| reserved.eq_ignore_ascii_case(name.as_str()));
+            if reserved {
+                return Err(StreamableHttpError::ReservedHeaderConflict(name.to_string()));
+            }
+            request.headers_mut().insert(name, value);
+        }
+        if let Some(session) = session {
+            let session = HeaderValue::from_str(session)
+                .map_err(|_| HttpError::Failed("its session ID is no header's value".into()))?;
+            insert(request.headers_mut(), HEADER_SESSION_ID, session);
+        }
+        Ok(request)
+    }
+
     fn divert(&self, events: Events) -> Events {
         let wire = Arc::clone(&self.wire);
         let divert = move |event: Result<Sse, SseError>| {
-            event.map(|mut event| {
-                if let Some(message) = event.data.as_deref().and_then(|text| wire.divert(text)) {
-                    event.data = serde_json::to_string(&message).ok();
-                }
-                event
-            })
+            if let Err(SseError::Body(error)) = &event
+                && let Some(error @ HttpError::LongEvent) = error.downcast_ref()
+            {
+                wire.complain(error.to_string());
+            }
+            let mut event =
+                event.inspect_err(|error| wire.complain(format!("its event stream broke: {}", with_causes(error))))?;
+            let text = event.data.as_deref().filter(|text| !text.trim().is_empty());
+            if let Some(message) = text.and_then(|text| wire.received(text)) {
+                event.data = serde_json::to_string(&message).ok();
+            }
+            Ok(event)
         };
         events.map(divert).boxed()
     }
+
+    /// What becomes of an answer that is no success.
+    async fn refused(
+        &self,
+        message: &ClientJsonRpcMessage,
+        in_session: bool,
+        session: Option<String>,
+        response: Response,
+    ) -> HttpResult<StreamableHttpPostResponse> {
+        let status = response.status();
+        let is_json = is(&response, JSON_MIME_TYPE);
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|after| after.to_str().ok());
+        let retry_after = retry_after.filter(|after| after.len() < SHOWN).map(String::from);
+        let body = body(response, self.endpoint.silence, ERROR_BYTES).await.unwrap_or_default();
+        let body = String::from_utf8_lossy(&body);
+        let unauthorised = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        if let JsonRpcMessage::Request(request) = message
+            && matches!(request.request, ClientRequest::DiscoverRequest(_))
+            && !in_session
+            && status.is_client_error()
+            && !unauthorised
+            && status != StatusCode::TOO_MANY_REQUESTS
+        {
+            // An older server refuses what it does not know, in any way: rmcp goes on from there.
+            let error = match serde_json::from_str(&body) {
+                Ok(ServerJsonRpcMessage::Error(error)) => error.error,
+                _ => ErrorData::invalid_request(format!("server/discover was refused with HTTP {status}"), None),
+            };
+            let error = ServerJsonRpcMessage::error(error, Some(request.id.clone()));
+            return Ok(StreamableHttpPostResponse::Json(error, None));
+        }
+        if is_json
+            && !unauthorised
+            && let Ok(error @ ServerJsonRpcMessage::Error(_)) = serde_json::from_str(&body)
+        {
+            return Ok(StreamableHttpPostResponse::Json(error, session));
+        }
+        let retry_after = retry_after.map(|after| format!(" (Retry-After: {after})")).unwrap_or_default();
+        let shown = if is_json && !unauthorised { body.trim() } else { "" };
+        let shown = &shown[..shown.floor_char_boundary(SHOWN)];
+        let shown = if shown.is_empty() { retry_after } else { format!("{retry_after}: `{shown}`") };
+        Err(HttpError::Status(status, shown).into())
+    }
 }
 
-impl StreamableHttpClient for DivertingClient {
-    type Error = reqwest::Error;
+fn insert(headers: &mut HeaderMap, name: &'static str, value: HeaderValue) {
+    if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+        headers.insert(name, value);
+    }
+}
+
+fn accepts() -> HeaderValue {
+    HeaderValue::from_static("text/event-stream, application/json")
+}
+
+/// Whether an answer is of this type, with whatever parameters.
+fn is(response: &Response, kind: &str) -> bool {
+    let given = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    given.get(..kind.len()).is_some_and(|given| given.eq_ignore_ascii_case(kind.as_bytes()))
+}
+
+fn unexpected_type(response: &Response) -> StreamableHttpError<HttpError> {
+    let given = response.headers().get(CONTENT_TYPE);
+    StreamableHttpError::UnexpectedContentType(given.map(|kind| String::from_utf8_lossy(kind.as_bytes()).into_owned()))
+}
+
+/// The bytes of an answer as they come, none of them later than `silence` after the one before.
+fn chunks(response: Response, silence: Option<Duration>) -> impl Stream<Item = Result<Vec<u8>, HttpError>> + Send {
+    let chunks = Box::pin(response.bytes_stream());
+    futures_util::stream::unfold(Some(chunks), move |chunks| async move {
+        let mut chunks = chunks?;
+        let next = match silence {
+            Some(silence) => match tokio::time::timeout(silence, chunks.next()).await {
+                Ok(next) => next,
+                Err(_) => return Some((Err(HttpError::Silent(silence)), None)),
+            },
+            None => chunks.next().await,
+        };
+        match next? {
+            Ok(chunk) => Some((Ok(chunk.to_vec()), Some(chunks))),
+            Err(error) => Some((Err(HttpError::new(error)), None)),
+        }
+    })
+}
+
+/// A whole answer.
+async fn body(response: Response, silence: Option<Duration>, limit: usize) -> HttpResult<Vec<u8>> {
+    let mut body = Vec::new();
+    let mut chunks = std::pin::pin!(chunks(response, silence));
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk?;
+        if body.len() + chunk.len() > limit {
+            return Err(StreamableHttpError::ResponseBodyTooLarge { max_size: limit });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn events(response: Response, silence: Option<Duration>) -> Events {
+    let chunks = bounded_events(chunks(response, silence)).map(|chunk| chunk.map(Cursor::new));
+    SseStream::from_bytes_stream(chunks).boxed()
+}
+
+/// Ends where an event is longer than a message may be: what parses events keeps all of one.
+fn bounded_events(
+    chunks: impl Stream<Item = Result<Vec<u8>, HttpError>> + Send,
+) -> impl Stream<Item = Result<Vec<u8>, HttpError>> + Send {
+    #[derive(Default)]
+    struct Event {
+        bytes: usize,
+        line: usize,
+        after_return: bool,
+    }
+    chunks.scan(Some(Event::default()), |event, chunk| {
+        let Some(current) = event else { return std::future::ready(None) };
+        for byte in chunk.iter().flatten() {
+            current.bytes += 1;
+            match byte {
+                b'\n' if current.after_return => current.after_return = false,
+                b'\n' | b'\r' => {
+                    if current.line == 0 {
+                        current.bytes = 0;
+                    }
+                    current.line = 0;
+                    current.after_return = *byte == b'\r';
+                }
+                _ => {
+                    current.line += 1;
+                    current.after_return = false;
+                }
+            }
+        }
+        let too_long = current.bytes > MESSAGE_BYTES;
+        if too_long || chunk.is_err() {
+            *event = None;
+        }
+        let chunk = if too_long { Err(HttpError::LongEvent) } else { chunk };
+        std::future::ready(Some(chunk))
+    })
+}
+
+impl StreamableHttpClient for HttpClient {
+    type Error = HttpError;
 
     async fn post_message(
         &self,
-        uri: Arc<str>,
+        _uri: Arc<str>,
         message: ClientJsonRpcMessage,
         session_id: Option<Arc<str>>,
-        auth_header: Option<String>,
+        _auth_header: Option<String>,
         headers: Headers,
     ) -> HttpResult<StreamableHttpPostResponse> {
         self.wire.sent(&message);
-        let response = self.http.post_message(uri, message, session_id, auth_header, headers).await?;
-        Ok(match response {
-            StreamableHttpPostResponse::Sse(events, session_id) => {
-                StreamableHttpPostResponse::Sse(self.divert(events), session_id)
+        let mut request = self.request(Method::POST, session_id.as_deref(), headers)?;
+        *request.body_mut() = Some(serde_json::to_vec(&message)?.into());
+        request.headers_mut().insert(ACCEPT, accepts());
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON_MIME_TYPE));
+        let response = self.endpoint.send(request).await?;
+        let status = response.status();
+        let in_session = session_id.is_some();
+        if matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT) {
+            return Ok(StreamableHttpPostResponse::Accepted);
+        }
+        if status == StatusCode::NOT_FOUND && in_session {
+            return Err(StreamableHttpError::SessionExpired);
+        }
+        let session = response.headers().get(HEADER_SESSION_ID).and_then(|id| id.to_str().ok()).map(String::from);
+        if !status.is_success() {
+            return self.refused(&message, in_session, session, response).await;
+        }
+        let expects_answer = matches!(message, JsonRpcMessage::Request(_));
+        if !expects_answer && response.content_length() == Some(0) {
+            return Ok(StreamableHttpPostResponse::Accepted);
+        }
+        if is(&response, EVENT_STREAM_MIME_TYPE) {
+            let events = self.divert(self.endpoint.events(response));
+            return Ok(StreamableHttpPostResponse::Sse(events, session));
+        }
+        if !is(&response, JSON_MIME_TYPE) {
+            return Err(unexpected_type(&response));
+        }
+        let body = body(response, self.endpoint.silence, MESSAGE_BYTES).await?;
+        match self.wire.received(&String::from_utf8_lossy(&body)) {
+            Some(answer) => Ok(StreamableHttpPostResponse::Json(answer, session)),
+            None if expects_answer => {
+                Err(StreamableHttpError::UnexpectedServerResponse(Cow::Borrowed("the answer is no MCP message")))
             }
-            other => other,
-        })
+            None => Ok(StreamableHttpPostResponse::Accepted),
+        }
     }
 
     async fn delete_session(
         &self,
-        uri: Arc<str>,
+        _uri: Arc<str>,
         session_id: Arc<str>,
-        auth_header: Option<String>,
+        _auth_header: Option<String>,
         headers: Headers,
     ) -> HttpResult<()> {
-        self.http.delete_session(uri, session_id, auth_header, headers).await
+        let request = self.request(Method::DELETE, Some(&session_id), headers)?;
+        let response = self.endpoint.attempt(Attempt::quiet(), request).await?;
+        match response.status() {
+            StatusCode::METHOD_NOT_ALLOWED => Err(StreamableHttpError::ServerDoesNotSupportDeleteSession),
+            status if status.is_success() => Ok(()),
+            status => Err(HttpError::Status(status, String::new()).into()),
+        }
     }
 
     async fn get_stream(
         &self,
-        uri: Arc<str>,
+        _uri: Arc<str>,
         session_id: Option<Arc<str>>,
         last_event_id: Option<String>,
-        auth_header: Option<String>,
+        _auth_header: Option<String>,
         headers: Headers,
     ) -> HttpResult<Events> {
-        Ok(self.divert(self.http.get_stream(uri, session_id, last_event_id, auth_header, headers).await?))
+        let mut request = self.request(Method::GET, session_id.as_deref(), headers)?;
+        request.headers_mut().insert(ACCEPT, accepts());
+        if let Some(id) = last_event_id.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
+            insert(request.headers_mut(), HEADER_LAST_EVENT_ID, id);
+        }
+        let response = match self.endpoint.send(request).await {
+            // rmcp would try again and again, and ask somebody each time.
+            Err(HttpError::Authorization(problem)) => {
+                return Err(StreamableHttpError::AuthRequired(AuthRequiredError::new(problem.to_string())));
+            }
+            other => other?,
+        };
+        match response.status() {
+            StatusCode::METHOD_NOT_ALLOWED => return Err(StreamableHttpError::ServerDoesNotSupportSse),
+            status if !status.is_success() => return Err(HttpError::Status(status, String::new()).into()),
+            _ => {}
+        }
+        if !is(&response, EVENT_STREAM_MIME_TYPE) && !is(&response, JSON_MIME_TYPE) {
+            return Err(unexpected_type(&response));
+        }
+        // A server that has nothing to say is silent here for as long as it likes.
+        Ok(self.divert(events(response, None)))
     }
-}
-
-/// Whether another handshake may go better: not where the host can't be reached, or redirects elsewhere.
-pub(super) fn may_be_confused(error: &DynamicTransportError) -> bool {
-    let error = error.error.downcast_ref::<StreamableHttpError<reqwest::Error>>();
-    !matches!(error, Some(StreamableHttpError::Client(error)) if error.status().is_none())
 }

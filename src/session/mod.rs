@@ -1,6 +1,7 @@
 //! One server, for as long as a client knows it: connecting and connecting again, requests through the middleware, cached lists,
 //! callbacks, and its end. Knows rmcp; knows no scripts.
 
+pub(crate) mod authorization;
 mod callbacks;
 mod connection;
 mod http;
@@ -38,9 +39,10 @@ use crate::middleware::{
     ListTools, Params, Ping, ReadResource, Request, SetLevel, Subscribe, Transmit, Unsubscribe,
 };
 use crate::tool::{BoxFuture, CallOptions, FailureKind, Tool, ToolAnswer, ToolCall};
+use authorization::{AuthorizationSettings, StoredAuthorization};
 pub(crate) use callbacks::Callbacks;
 pub use callbacks::{CallbackError, Origin, ServerMessage};
-use connection::{Connection, Handler, HandshakeError, LEGACY, Lifecycle, Link};
+use connection::{Connection, Handler, HandshakeError, LEGACY, Lifecycle, Link, Opened};
 pub(crate) use process::Children;
 use process::{Process, Program};
 use requests::{Exchange, request_meta};
@@ -58,6 +60,7 @@ pub(crate) struct SessionSettings {
     pub(crate) children: Children,
     pub(crate) callbacks: Arc<Callbacks>,
     pub(crate) middleware: Arc<Chain>,
+    pub(crate) authorization: AuthorizationSettings,
 }
 
 /// A server's entry while its strings are expanded.
@@ -325,7 +328,7 @@ impl Session {
             }
             self.pages::<ListTools, _>(|page| (page.tools, page.next_cursor)).await
         };
-        let tools = tokio::time::timeout(bound, list).await.unwrap_or_else(|_| {
+        let tools = connection.within(bound, list).await.unwrap_or_else(|| {
             let message = format!("it did not answer within {} s", bound.as_secs_f64());
             Err(self.inner.failed::<ListTools>(FailureKind::Timeout, message))
         })?;
@@ -667,7 +670,7 @@ impl Inner {
                     // Ends when the connection closes its end of the pipe.
                     tokio::spawn(serve(theirs));
                     let (reader, writer) = tokio::io::split(ours);
-                    Ok((LineTransport::new(reader, writer, Arc::clone(wire)), None))
+                    Ok(Opened::new(LineTransport::new(reader, writer, Arc::clone(wire))))
                 });
             }
         };
@@ -688,17 +691,16 @@ impl Inner {
                     let (process, stdout, stdin) =
                         Process::start(&program, &*self.settings.variables, &self.settings.children)
                             .map_err(|message| self.connect_error(message, Vec::new()))?;
-                    Ok((LineTransport::new(stdout, stdin, Arc::clone(wire)), Some(process)))
+                    Ok(Opened::new(LineTransport::new(stdout, stdin, Arc::clone(wire))).with_process(process))
                 })
             }
-            Transport::Http(http) => Link::new(callbacks, |wire| {
-                Ok((http::transport(http, &place, self.bound(), self.settings.verify_tls, wire)?, None))
-            }),
+            Transport::Http(http) => {
+                Link::new(callbacks, |wire| http::transport(http, &place, self.bound(), &self.settings, wire))
+            }
             Transport::Sse(http) => self.open_older(http).await,
             Transport::WebSocket(http) => {
-                let open = |wire| async move {
-                    websocket::connect(http, &place, self.bound(), self.settings.verify_tls, &wire).await
-                };
+                let open =
+                    |wire| async move { websocket::connect(http, &place, self.bound(), &self.settings, &wire).await };
                 Link::reach(callbacks, open).await
             }
         }
@@ -707,8 +709,7 @@ impl Inner {
     /// The transport that was before streamable HTTP.
     async fn open_older(&self, http: &HttpConfig) -> Result<Link, Error> {
         let place = ConfigPlace { server: &self.name, variables: &*self.settings.variables };
-        let open =
-            |wire| async move { sse::connect(http, &place, self.bound(), self.settings.verify_tls, &wire).await };
+        let open = |wire| async move { sse::connect(http, &place, self.bound(), &self.settings, &wire).await };
         Link::reach(&self.settings.callbacks, open).await
     }
 
@@ -737,6 +738,41 @@ impl Transmit for Inner {
             let connection = self.connection().await?;
             OnConnection { inner: self, connection: &connection }.run(request).await
         })
+    }
+}
+
+/// What is known of the tokens that are kept for a server; nothing for one that needs none.
+pub(crate) async fn stored_authorization(
+    name: &str,
+    config: &ServerConfig,
+    settings: &SessionSettings,
+) -> Result<Option<StoredAuthorization>, Error> {
+    let place = ConfigPlace { server: name, variables: &*settings.variables };
+    match over_http(config) {
+        Some((http, key)) => authorization::stored(http, key, &place, &settings.authorization).await,
+        None => Ok(None),
+    }
+}
+
+/// Forgets the tokens that are kept for a server.
+pub(crate) async fn forget_authorization(
+    name: &str,
+    config: &ServerConfig,
+    settings: &SessionSettings,
+) -> Result<(), Error> {
+    let place = ConfigPlace { server: name, variables: &*settings.variables };
+    match over_http(config) {
+        Some((http, key)) => authorization::forget(http, key, &place, &settings.authorization).await,
+        None => Ok(()),
+    }
+}
+
+/// How a server is reached over HTTP, and the key that has its URL.
+fn over_http(config: &ServerConfig) -> Option<(&HttpConfig, &'static str)> {
+    match &config.transport {
+        Transport::Http(http) | Transport::Sse(http) => Some((http, "url")),
+        Transport::WebSocket(http) => Some((http, "ws_url")),
+        Transport::Stdio { .. } => None,
     }
 }
 
@@ -792,7 +828,12 @@ impl Handshake<'_> {
         };
         let failed = |HandshakeError { message, stderr, .. }| inner.connect_error(message, stderr);
         let legacy = Lifecycle::Version(LEGACY);
-        let refused = match shake(&self.lifecycle).await? {
+        let first = match shake(&self.lifecycle).await? {
+            // What was taken for silence was a person who logged in. Now there are tokens.
+            Err(error) if error.asked_somebody => shake(&self.lifecycle).await?,
+            first => first,
+        };
+        let refused = match first {
             Ok(connection) => return Ok(connection),
             Err(error) if error.maybe_legacy && self.lifecycle == Lifecycle::Automatic => {
                 tracing::debug!(

@@ -1,13 +1,14 @@
 //! What each kind of request is on the wire, and how its answer is read: leniently, item by item, and for requests that the server wants
 //! more input for, or makes a task of, to the end.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use rmcp::model::{
     CallToolRequest, CallToolRequestParams, CancelTaskParams, CancelTaskRequest, ClientRequest, CompleteRequest,
     GetPromptRequest, GetTaskParams, GetTaskRequest, InputRequests, InputResponses, ListPromptsRequest,
     ListResourceTemplatesRequest, ListResourcesRequest, ListToolsRequest, MetaObject, ReadResourceRequest,
-    RequestMetaObject, SetLevelRequest, SetLevelRequestParams, SubscribeRequest, SubscribeRequestParams,
+    RequestMetaObject, ServerResult, SetLevelRequest, SetLevelRequestParams, SubscribeRequest, SubscribeRequestParams,
     UnsubscribeRequest, UnsubscribeRequestParams, UpdateTaskParams, UpdateTaskRequest,
 };
 use rmcp::service::ServiceError;
@@ -18,6 +19,7 @@ use serde_json::{Map, Value};
 
 use super::callbacks::{Callbacks, Origin};
 use super::connection::{Connection, sign_of_life};
+use super::wire::typed_tools;
 use crate::error::Error;
 use crate::middleware::{Answer, Params};
 use crate::tool::{CallOptions, Failure, FailureKind, Tool, ToolAnswer, ToolCall, ToolPage};
@@ -315,11 +317,23 @@ impl Exchange<'_> {
             tools: Vec<Value>,
             next_cursor: Option<String>,
         }
-        let text = self.text(request).await?;
+        let answer = self.connection.text_and_result_of(request, CallOptions::default(), &self.meta).await;
+        let (text, result) = match answer {
+            Ok(answer) => answer,
+            Err(error) => return Err(self.trouble(error).await),
+        };
+        let refused = refused_tools(&text, &result);
         let page: Page = serde_json::from_str(&text).map_err(Trouble::unusable)?;
         let mut tools = Vec::with_capacity(page.tools.len());
         for entry in page.tools {
             match Tool::from_json(entry) {
+                Ok(tool) if refused.contains(&tool.name) => {
+                    tracing::warn!(
+                        server = self.server,
+                        tool = tool.name,
+                        "skipped a tool whose `x-mcp-header` is wrong"
+                    );
+                }
                 Ok(tool) => tools.push(tool),
                 Err(reason) => tracing::warn!(server = self.server, reason, "skipped a tool"),
             }
@@ -351,6 +365,16 @@ impl Exchange<'_> {
 
 fn read<T: DeserializeOwned>(text: &str) -> Result<T, Trouble> {
     serde_json::from_str(text).map_err(Trouble::unusable)
+}
+
+/// Tools that rmcp has taken out of a list, as no call of them could have the headers that they ask for.
+fn refused_tools(text: &str, result: &ServerResult) -> HashSet<String> {
+    let ServerResult::ListToolsResult(kept) = result else { return HashSet::new() };
+    let mut refused: HashSet<String> = typed_tools(text).into_iter().map(|tool| tool.name.into()).collect();
+    for tool in &kept.tools {
+        refused.remove(&*tool.name);
+    }
+    refused
 }
 
 /// `_meta` as a request carries it.

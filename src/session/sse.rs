@@ -14,9 +14,10 @@ use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
 use tokio::sync::watch;
 
-use super::ConfigPlace;
+use super::connection::Opened;
 use super::http::{Endpoint, request_failed};
 use super::wire::{MESSAGE_BYTES, Wire, not_connected};
+use super::{ConfigPlace, SessionSettings};
 use crate::config::HttpConfig;
 use crate::error::Error;
 
@@ -41,24 +42,26 @@ pub(super) async fn connect(
     config: &HttpConfig,
     place: &ConfigPlace<'_>,
     bound: Duration,
-    verify_tls: bool,
+    settings: &SessionSettings,
     wire: &Arc<Wire>,
-) -> Result<SseTransport, Error> {
-    let server = Endpoint::new("url", &[("http", "http"), ("https", "https")], config, place, bound, verify_tls)?;
-    let opened = match tokio::time::timeout(bound, open(&server)).await {
-        Ok(opened) => opened,
-        Err(_) => Err(format!("it did not name the endpoint for messages within {} s", bound.as_secs_f64())),
+) -> Result<Opened<SseTransport>, Error> {
+    let server = Endpoint::new("url", &[("http", "http"), ("https", "https")], config, place, bound, settings)?;
+    let opened = match server.authorization.within(bound, open(&server)).await {
+        Some(opened) => opened,
+        None => Err(format!("it did not name the endpoint for messages within {} s", bound.as_secs_f64())),
     };
     let (events, endpoint) =
         opened.map_err(|message| Error::Connect { server: place.server.into(), message, stderr: Vec::new() })?;
     let closed = watch::Sender::new(false);
-    Ok(SseTransport { events: Some(events), server: Arc::new(server), endpoint, closed, wire: Arc::clone(wire) })
+    let (authorization, wire) = (Arc::clone(&server.authorization), Arc::clone(wire));
+    let transport = SseTransport { events: Some(events), server: Arc::new(server), endpoint, closed, wire };
+    Ok(Opened::new(transport).authorized(authorization))
 }
 
 async fn open(server: &Endpoint) -> Result<(Events, Url), String> {
     let mut request = request(server, Method::GET, server.url.clone());
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
-    let response = server.send(request).await?;
+    let response = server.send(request).await.map_err(|error| error.to_string())?;
     match response.status() {
         StatusCode::OK => {}
         StatusCode::UNAUTHORIZED => {
@@ -123,7 +126,7 @@ impl Transport<RoleClient> for SseTransport {
             request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             *request.body_mut() = Some(serde_json::to_vec(&message)?.into());
             let post = async {
-                let mut response = server.send(request).await?;
+                let mut response = server.send(request).await.map_err(|error| error.to_string())?;
                 let status = response.status();
                 if status == StatusCode::NOT_FOUND || status == StatusCode::GONE {
                     let reason = format!("it answered HTTP {status}: it does not know this connection any more");
@@ -204,7 +207,7 @@ impl Events {
                 return Ok(Some(event));
             }
             let part = self.response.chunk().await;
-            let part = part.map_err(|error| format!("its event stream broke: {}", request_failed(&error)))?;
+            let part = part.map_err(|error| format!("its event stream broke: {}", request_failed(error)))?;
             let Some(part) = part else { return Ok(None) };
             self.parser.take(&part)?;
         }

@@ -22,9 +22,10 @@ use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_acc
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
-use super::ConfigPlace;
+use super::connection::Opened;
 use super::http::{Endpoint, request_failed};
 use super::wire::{MESSAGE_BYTES, Wire, not_connected};
+use super::{ConfigPlace, SessionSettings};
 use crate::config::HttpConfig;
 use crate::error::Error;
 
@@ -40,13 +41,13 @@ pub(super) async fn connect(
     config: &HttpConfig,
     place: &ConfigPlace<'_>,
     bound: Duration,
-    verify_tls: bool,
+    settings: &SessionSettings,
     wire: &Arc<Wire>,
-) -> Result<WebSocketTransport, Error> {
-    let endpoint = Endpoint::new("ws_url", &[("ws", "http"), ("wss", "https")], config, place, bound, verify_tls)?;
-    let upgraded = match tokio::time::timeout(bound, handshake(&endpoint)).await {
-        Ok(upgraded) => upgraded,
-        Err(_) => Err(format!("it did not finish the WebSocket handshake within {} s", bound.as_secs_f64())),
+) -> Result<Opened<WebSocketTransport>, Error> {
+    let endpoint = Endpoint::new("ws_url", &[("ws", "http"), ("wss", "https")], config, place, bound, settings)?;
+    let upgraded = match endpoint.authorization.within(bound, handshake(&endpoint)).await {
+        Some(upgraded) => upgraded,
+        None => Err(format!("it did not finish the WebSocket handshake within {} s", bound.as_secs_f64())),
     };
     let upgraded =
         upgraded.map_err(|message| Error::Connect { server: place.server.into(), message, stderr: Vec::new() })?;
@@ -58,7 +59,8 @@ pub(super) async fn connect(
     let socket = WebSocketStream::from_raw_socket(upgraded, Role::Client, Some(limits)).await;
     let (writer, reader) = socket.split();
     let writer = Arc::new(tokio::sync::Mutex::new(Some(writer)));
-    Ok(WebSocketTransport { reader, writer, closed: watch::Sender::new(false), wire: Arc::clone(wire) })
+    let (closed, wire) = (watch::Sender::new(false), Arc::clone(wire));
+    Ok(Opened::new(WebSocketTransport { reader, writer, closed, wire }).authorized(endpoint.authorization))
 }
 
 async fn handshake(endpoint: &Endpoint) -> Result<Upgraded, String> {
@@ -71,7 +73,7 @@ async fn handshake(endpoint: &Endpoint) -> Result<Upgraded, String> {
     headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_str(&key).map_err(|error| error.to_string())?);
-    let response = endpoint.send(request).await?;
+    let response = endpoint.send(request).await.map_err(|error| error.to_string())?;
     match response.status() {
         StatusCode::SWITCHING_PROTOCOLS => {}
         StatusCode::UNAUTHORIZED => {
@@ -95,7 +97,7 @@ async fn handshake(endpoint: &Endpoint) -> Result<Upgraded, String> {
         None | Some(SUBPROTOCOL) => {}
         Some(other) => return Err(format!("it wants to speak `{other}` on the WebSocket, not `{SUBPROTOCOL}`")),
     }
-    response.upgrade().await.map_err(|error| request_failed(&error))
+    response.upgrade().await.map_err(|error| request_failed(error))
 }
 
 /// MCP over an open WebSocket.

@@ -5,13 +5,13 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rmcp::RoleClient;
 use rmcp::model::{
-    ClientJsonRpcMessage, EmptyResult, ErrorData, GetExtensions, GetMeta, LoggingLevel, ProgressToken, RequestId,
-    ServerJsonRpcMessage, ServerNotification, ServerResult,
+    ClientJsonRpcMessage, ClientRequest, EmptyResult, ErrorData, GetExtensions, GetMeta, ListToolsResult, LoggingLevel,
+    ProgressToken, RequestId, ServerJsonRpcMessage, ServerNotification, ServerResult,
 };
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
@@ -59,6 +59,7 @@ pub(super) struct WantsText(pub(super) Weak<Flight>);
 
 struct UnderWay {
     flight: Weak<Flight>,
+    lists_tools: bool,
     progress_token: Option<ProgressToken>,
 }
 
@@ -70,6 +71,8 @@ pub(super) struct Wire {
     pub(super) tools_changed: AtomicU64,
     /// The URIs of resources that the server said were updated.
     pub(super) updated: broadcast::Sender<String>,
+    /// Whether rmcp gets lists of tools as such, beside the text. A tool that it can't read is not in its list.
+    pub(super) lists_tools_typed: AtomicBool,
     under_way: Mutex<HashMap<RequestId, UnderWay>>,
     complaints: Mutex<VecDeque<String>>,
     /// For the callbacks, where there are any.
@@ -119,6 +122,7 @@ impl Wire {
         Arc::new(Self {
             tools_changed: AtomicU64::default(),
             updated: broadcast::Sender::new(UPDATES),
+            lists_tools_typed: AtomicBool::default(),
             under_way: Mutex::default(),
             complaints: Mutex::default(),
             heard,
@@ -146,7 +150,10 @@ impl Wire {
                 under_way.retain(|_, entry| entry.flight.strong_count() > 0);
             }
             let progress_token = request.request.get_meta().get_progress_token();
-            under_way.insert(request.id.clone(), UnderWay { flight: flight.clone(), progress_token });
+            let lists_tools = self.lists_tools_typed.load(Ordering::Relaxed)
+                && matches!(request.request, ClientRequest::ListToolsRequest(_));
+            let entry = UnderWay { flight: flight.clone(), lists_tools, progress_token };
+            under_way.insert(request.id.clone(), entry);
         }
     }
 
@@ -181,13 +188,18 @@ impl Wire {
             (Some(id), None) => id,
             _ => return None,
         };
-        let UnderWay { flight, .. } = self.under_way().remove(&id)?;
+        let UnderWay { flight, lists_tools, .. } = self.under_way().remove(&id)?;
         let result = result?; // else an error, which rmcp types well
         // Where nobody waits any more, the answer is dropped.
         if let Some(flight) = flight.upgrade() {
             *flight.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(result.get().into());
         }
-        Some(ServerJsonRpcMessage::response(ServerResult::EmptyResult(EmptyResult {}), id))
+        let typed = if lists_tools {
+            ServerResult::ListToolsResult(ListToolsResult::with_all_items(typed_tools(result.get())))
+        } else {
+            ServerResult::EmptyResult(EmptyResult {})
+        };
+        Some(ServerJsonRpcMessage::response(typed, id))
     }
 
     fn notified(&self, method: &str, params: &str, text: &str) {
@@ -272,6 +284,17 @@ impl Wire {
     fn under_way(&self) -> std::sync::MutexGuard<'_, HashMap<RequestId, UnderWay>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Those tools of a list that rmcp can read.
+pub(super) fn typed_tools(list: &str) -> Vec<rmcp::model::Tool> {
+    #[derive(Deserialize)]
+    struct List<'a> {
+        #[serde(borrow, default)]
+        tools: Vec<&'a RawValue>,
+    }
+    let tools = serde_json::from_str(list).map(|List { tools }| tools).unwrap_or_default();
+    tools.into_iter().filter_map(|tool| serde_json::from_str(tool.get()).ok()).collect()
 }
 
 /// Calls what somebody else wrote, on the task that reads from the server.

@@ -1,0 +1,793 @@
+//! OAuth for servers over HTTP, against a server that is its own authorisation server. All that it hands out as a secret has `SECRET` in it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::future::Future;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use libtest_mimic::Trial;
+use rhaiway::{AuthorizationRequest, Client, ClientBuilder, Isolation, TokenKey, TokenStore};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::{Ignored, cache_dir, config, program, run, target_dir, test, value};
+
+const REDIRECT_URI: &str = "http://127.0.0.1:1/callback";
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        test("authorization::a_login_gives_tokens_that_stay", login),
+        test("authorization::without_anybody_to_ask_it_says_what_to_do", nobody_to_ask),
+        test("authorization::tokens_are_renewed_in_time", renewed_in_time),
+        test("authorization::refused_tokens_are_renewed_once_for_all_calls_of_a_session", renewed_in_a_session),
+        test("authorization::tokens_that_cannot_be_renewed_need_a_login", login_again),
+        test("authorization::more_access_is_asked_for_when_it_is_wanted", step_up),
+        test("authorization::access_that_is_not_granted_is_not_asked_for_forever", step_up_in_vain),
+        test("authorization::new_tokens_that_are_refused_are_an_error", always_refused),
+        test("authorization::a_refused_login_is_an_error", refused_login),
+        test("authorization::another_logins_answer_is_refused", another_state),
+        test("authorization::tokens_of_another_authorization_server_are_not_sent", another_issuer),
+        test("authorization::a_static_token_is_sent_as_it_is", static_token),
+        test("authorization::client_credentials_need_nobody", client_credentials),
+        test("authorization::a_person_may_take_longer_than_the_server", slow_person),
+        test("authorization::settings_are_checked", settings),
+        test("authorization::secrets_are_not_shown", secrets_are_not_shown),
+        test("authorization::the_command_logs_in_and_out", command),
+        test("authorization::a_keyring_that_does_not_answer_is_left_alone", silent_keyring),
+        test("authorization::integers_in_plain_json_keep_their_digits", integers),
+        test("authorization::an_idle_stream_is_not_an_answer_that_fails", idle_stream),
+    ]
+}
+
+/// What the server does, and what was done to it.
+#[derive(Default)]
+struct State {
+    refuse_login: bool,
+    refuse_all: bool,
+    grant_only: Option<&'static str>,
+    issuer: Option<&'static str>,
+    stream: bool,
+    /// Scopes by access token.
+    valid: HashMap<String, BTreeSet<String>>,
+    refresh_tokens: BTreeSet<String>,
+    /// Challenge and scopes by code.
+    codes: HashMap<String, (String, String)>,
+    issued: usize,
+    registrations: usize,
+    /// Scopes of each login.
+    logins: Vec<String>,
+    renewals: usize,
+    refused: usize,
+    lists: usize,
+}
+
+#[derive(Clone)]
+struct Server {
+    origin: String,
+    state: Arc<Mutex<State>>,
+}
+
+struct Request {
+    method: String,
+    target: String,
+    headers: HashMap<String, String>,
+    body: String,
+}
+
+impl Request {
+    async fn read(connection: &mut BufReader<TcpStream>) -> Option<Self> {
+        let mut line = String::new();
+        connection.read_line(&mut line).await.ok()?;
+        let mut words = line.split(' ').map(String::from);
+        let (method, target) = (words.next()?, words.next()?);
+        let mut headers = HashMap::new();
+        loop {
+            let mut line = String::new();
+            connection.read_line(&mut line).await.ok()?;
+            let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+            headers.insert(name.to_lowercase(), value.to_string());
+        }
+        let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        let mut body = vec![0; length];
+        connection.read_exact(&mut body).await.ok()?;
+        Some(Self { method, target, headers, body: String::from_utf8(body).ok()? })
+    }
+}
+
+fn query(text: &str) -> HashMap<String, String> {
+    let url = reqwest::Url::parse(&format!("http://host/?{text}")).unwrap();
+    url.query_pairs().into_owned().collect()
+}
+
+struct Response {
+    status: &'static str,
+    headers: String,
+    body: String,
+}
+
+fn answer(status: &'static str, headers: String, body: impl ToString) -> Response {
+    Response { status, headers, body: body.to_string() }
+}
+
+fn json_answer(status: &'static str, body: Value) -> Response {
+    answer(status, "content-type: application/json\r\n".into(), body)
+}
+
+impl Server {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Self { origin: format!("http://{}", listener.local_addr().unwrap()), state: Arc::default() };
+        let accepting = server.clone();
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                let server = accepting.clone();
+                tokio::spawn(async move {
+                    let mut connection = BufReader::new(connection);
+                    while let Some(request) = Request::read(&mut connection).await {
+                        if request.method == "GET" && request.target == "/mcp" && server.state().stream {
+                            server.stream(connection).await;
+                            return;
+                        }
+                        let Response { status, headers, body } = server.respond(&request);
+                        let length = body.len();
+                        let text = format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\n\r\n{body}");
+                        if connection.write_all(text.as_bytes()).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        server
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Logins, registrations and renewals so far.
+    fn seen(&self) -> (usize, usize, usize) {
+        let state = self.state();
+        (state.logins.len(), state.registrations, state.renewals)
+    }
+
+    fn entry(&self) -> Value {
+        json!({"url": format!("{}/mcp", self.origin)})
+    }
+
+    fn issuer(&self) -> String {
+        self.state().issuer.map_or_else(|| self.origin.clone(), |path| format!("{}{path}", self.origin))
+    }
+
+    /// Says that the tools changed after a silence that is longer than any read may take.
+    async fn stream(&self, mut connection: BufReader<TcpStream>) {
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n: here\n\n";
+        connection.write_all(head.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let event = "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n";
+        let _ = connection.write_all(event.as_bytes()).await;
+        std::future::pending::<()>().await;
+    }
+
+    fn respond(&self, request: &Request) -> Response {
+        let (path, parameters) = request.target.split_once('?').unwrap_or((&request.target, ""));
+        let origin = &self.origin;
+        match (request.method.as_str(), path) {
+            ("GET", "/.well-known/oauth-protected-resource/mcp") => json_answer(
+                "200 OK",
+                json!({"resource": format!("{origin}/mcp"), "authorization_servers": [self.issuer()], "scopes_supported": ["read"]}),
+            ),
+            ("GET", path) if path.starts_with("/.well-known/oauth-authorization-server") => json_answer(
+                "200 OK",
+                json!({
+                    "issuer": self.issuer(), "authorization_endpoint": format!("{origin}/authorize"),
+                    "token_endpoint": format!("{origin}/token"), "registration_endpoint": format!("{origin}/register"),
+                    "response_types_supported": ["code"], "code_challenge_methods_supported": ["S256"],
+                    "token_endpoint_auth_methods_supported": ["client_secret_post"],
+                }),
+            ),
+            ("POST", "/register") => {
+                self.state().registrations += 1;
+                json_answer(
+                    "201 Created",
+                    json!({"client_id": "registered", "client_secret": "SECRET-of-client", "redirect_uris": []}),
+                )
+            }
+            ("GET", "/authorize") => self.authorize(&query(parameters)),
+            ("POST", "/token") => self.token(&query(&request.body)),
+            ("POST", "/mcp") => self.mcp(request),
+            ("DELETE", "/mcp") => answer("204 No Content", String::new(), ""),
+            ("GET", "/mcp") => answer("405 Method Not Allowed", String::new(), ""),
+            _ => answer("404 Not Found", String::new(), ""),
+        }
+    }
+
+    fn authorize(&self, query: &HashMap<String, String>) -> Response {
+        let mut state = self.state();
+        assert_eq!(query["resource"], format!("{}/mcp", self.origin));
+        assert_eq!(query["code_challenge_method"], "S256");
+        let scopes = query.get("scope").cloned().unwrap_or_default();
+        state.logins.push(scopes.clone());
+        let (back, id) = (&query["redirect_uri"], &query["state"]);
+        let location = if state.refuse_login {
+            format!("{back}?error=access_denied&error_description=not+today&state={id}")
+        } else {
+            let code = format!("SECRET-code-{}", state.logins.len());
+            state.codes.insert(code.clone(), (query["code_challenge"].clone(), scopes));
+            format!("{back}?code={code}&state={id}")
+        };
+        answer("302 Found", format!("location: {location}\r\n"), "")
+    }
+
+    fn token(&self, form: &HashMap<String, String>) -> Response {
+        let mut state = self.state();
+        let refused =
+            || json_answer("400 Bad Request", json!({"error": "invalid_grant", "error_description": "it is unknown"}));
+        assert_eq!(form["resource"], format!("{}/mcp", self.origin));
+        let scopes = match form["grant_type"].as_str() {
+            "authorization_code" => {
+                assert_eq!(form["client_secret"], "SECRET-of-client");
+                let Some((challenge, scopes)) = state.codes.remove(&form["code"]) else { return refused() };
+                assert_eq!(challenge, base64url(&Sha256::digest(&form["code_verifier"])));
+                scopes
+            }
+            "refresh_token" => {
+                assert_eq!(form["client_secret"], "SECRET-of-client");
+                state.renewals += 1;
+                if !state.refresh_tokens.remove(&form["refresh_token"]) {
+                    return refused();
+                }
+                form.get("scope").cloned().unwrap_or_default()
+            }
+            "client_credentials" => {
+                assert_eq!(
+                    (form["client_id"].as_str(), form["client_secret"].as_str()),
+                    ("machine", "SECRET-of-machine")
+                );
+                form.get("scope").cloned().unwrap_or_default()
+            }
+            other => panic!("grant {other}"),
+        };
+        state.issued += 1;
+        let (access, refresh) = (format!("SECRET-access-{}", state.issued), format!("SECRET-refresh-{}", state.issued));
+        let scopes = state.grant_only.map_or(scopes, String::from);
+        state.valid.insert(access.clone(), scopes.split(' ').map(String::from).collect());
+        state.refresh_tokens.insert(refresh.clone());
+        let tokens = json!({
+            "access_token": access, "token_type": "Bearer", "expires_in": 3600, "scope": scopes, "refresh_token": refresh,
+        });
+        json_answer("200 OK", tokens)
+    }
+
+    fn mcp(&self, request: &Request) -> Response {
+        let mut state = self.state();
+        let message: Value = serde_json::from_str(&request.body).unwrap();
+        let metadata = format!("resource_metadata=\"{}/.well-known/oauth-protected-resource/mcp\"", self.origin);
+        let token = request.headers.get("authorization").and_then(|header| header.strip_prefix("Bearer "));
+        let Some(scopes) = token.and_then(|token| state.valid.get(token).cloned()).filter(|_| !state.refuse_all) else {
+            state.refused += 1;
+            return answer("401 Unauthorized", format!("www-authenticate: Bearer {metadata}\r\n"), "");
+        };
+        if message["params"]["name"] == "admin" && !scopes.contains("admin") {
+            let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"admin\", {metadata}");
+            return answer("403 Forbidden", format!("www-authenticate: {challenge}\r\n"), "");
+        }
+        let id = &message["id"];
+        let result = match message["method"].as_str().unwrap_or_default() {
+            "initialize" => json!({
+                "protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": {"name": "remote", "version": "1"},
+            }),
+            "tools/list" => {
+                state.lists += 1;
+                json!({"tools": [{"name": "read", "inputSchema": {"type": "object"}}, {"name": "admin"}, {"name": "big"}]})
+            }
+            "tools/call" if message["params"]["name"] == "big" => {
+                let result = r#"{"content":[],"structuredContent":{"id":123456789012345678901234567890}}"#;
+                let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);
+                return answer("200 OK", "content-type: application/json; charset=utf-8\r\n".into(), body);
+            }
+            "tools/call" => json!({"content": [], "structuredContent": {"ok": true}}),
+            method if method.starts_with("notifications/") => return answer("202 Accepted", String::new(), ""),
+            _ => {
+                let error = json!({"code": -32601, "message": "no such method"});
+                return json_answer("400 Bad Request", json!({"jsonrpc": "2.0", "id": id, "error": error}));
+            }
+        };
+        let session = if state.stream { "mcp-session-id: one\r\n" } else { "" };
+        let headers = format!("content-type: application/json\r\n{session}");
+        answer("200 OK", headers, json!({"jsonrpc": "2.0", "id": id, "result": result}))
+    }
+}
+
+fn base64url(bytes: &[u8]) -> String {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let bits: String = bytes.iter().flat_map(|byte| format!("{byte:08b}").into_bytes()).map(char::from).collect();
+    let digit = |six: &[u8]| {
+        let six = format!("{:0<6}", std::str::from_utf8(six).unwrap());
+        char::from(DIGITS[usize::from_str_radix(&six, 2).unwrap()])
+    };
+    bits.as_bytes().chunks(6).map(digit).collect()
+}
+
+/// What a browser does in which somebody agrees at once.
+async fn agree(request: AuthorizationRequest) -> Result<String, String> {
+    let browser = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap();
+    let response = browser.get(&request.url).send().await.unwrap();
+    Ok(response.headers()["location"].to_str().unwrap().to_string())
+}
+
+fn builder(entry: Value) -> ClientBuilder {
+    Client::builder().config(config(&json!({"remote": entry}))).variables(|name| match name {
+        "SECRET" => Some("SECRET-of-machine".to_string()),
+        _ => None,
+    })
+}
+
+fn client(entry: Value) -> Client {
+    builder(entry).on_authorization(REDIRECT_URI, agree).build().unwrap()
+}
+
+async fn call(client: &Client, tool: &str) -> Result<Value, String> {
+    let session = client.create_session("remote").await.map_err(|error| error.to_string())?;
+    let answer = session
+        .call_tool(tool, Map::new(), rhaiway::CallOptions::default())
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok(answer.structured().map(|content| content.to_string().parse().unwrap()).unwrap_or_default())
+}
+
+#[derive(Clone, Default)]
+struct Store(Arc<Mutex<HashMap<String, String>>>);
+
+#[async_trait::async_trait]
+impl TokenStore for Store {
+    async fn load(&self, key: &TokenKey) -> std::io::Result<Option<String>> {
+        Ok(self.0.lock().unwrap().get(key.server()).cloned())
+    }
+
+    async fn save(&self, key: &TokenKey, tokens: &str) -> std::io::Result<()> {
+        self.0.lock().unwrap().insert(key.server().into(), tokens.into());
+        Ok(())
+    }
+
+    async fn remove(&self, key: &TokenKey) -> std::io::Result<()> {
+        self.0.lock().unwrap().remove(key.server());
+        Ok(())
+    }
+}
+
+async fn login() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    let store = Store::default();
+    let client =
+        builder(server.entry()).on_authorization(REDIRECT_URI, agree).token_store(store.clone()).build().unwrap();
+    assert_eq!(call(&client, "read").await.unwrap(), json!({"ok": true}));
+    client.close_session("remote").await;
+    call(&client, "read").await.unwrap();
+    assert_eq!(server.seen(), (1, 1, 0));
+    assert_eq!(server.state().logins, ["read"]);
+    let stored = client.stored_authorization("remote").await.unwrap().unwrap();
+    assert_eq!((stored.scopes, stored.renewable), (vec!["read".to_string()], true));
+    assert_eq!(stored.issuer.as_deref(), Some(server.origin.as_str()));
+    // Another client finds them, and asks nobody.
+    let another = builder(server.entry()).token_store(store).build().unwrap();
+    call(&another, "read").await.unwrap();
+    assert_eq!(server.state().logins.len(), 1);
+    another.forget_authorization("remote").await.unwrap();
+    assert!(client.stored_authorization("remote").await.unwrap().is_none());
+    Ok(())
+}
+
+async fn nobody_to_ask() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    let error = call(&builder(server.entry()).build().unwrap(), "read").await.unwrap_err();
+    assert_eq!(
+        error,
+        "can't connect to the server `remote`: it wants authorisation (HTTP 401): run `rhaiway auth login remote`, or set `auth` to a \
+         token, or `headers`, in its configuration"
+    );
+    Ok(())
+}
+
+async fn renewed_in_time() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    let store = Store::default();
+    let first =
+        builder(server.entry()).on_authorization(REDIRECT_URI, agree).token_store(store.clone()).build().unwrap();
+    call(&first, "read").await.unwrap();
+    let mut kept: Value = serde_json::from_str(&store.0.lock().unwrap()["remote"]).unwrap();
+    assert!(kept["renew_at"].as_u64().unwrap() < kept["expires_at"].as_u64().unwrap());
+    kept["renew_at"] = json!(1);
+    store.0.lock().unwrap().insert("remote".into(), kept.to_string());
+    let refused = server.state().refused;
+    let client = builder(server.entry()).token_store(store).build().unwrap();
+    call(&client, "read").await.unwrap();
+    assert_eq!(server.seen(), (1, 1, 1));
+    assert_eq!(server.state().refused, refused, "they were renewed before they were used");
+    Ok(())
+}
+
+async fn renewed_in_a_session() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    let client = client(server.entry());
+    let session = client.create_session("remote").await.unwrap();
+    server.state().valid.clear();
+    join_all((0..20).map(|_| session.call_tool("read", Map::new(), rhaiway::CallOptions::default())))
+        .await
+        .into_iter()
+        .for_each(|answer| {
+            answer.unwrap();
+        });
+    assert_eq!(server.seen(), (1, 1, 1));
+    Ok(())
+}
+
+async fn login_again() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    let store = Store::default();
+    let with_person =
+        builder(server.entry()).on_authorization(REDIRECT_URI, agree).token_store(store.clone()).build().unwrap();
+    let session = with_person.create_session("remote").await.unwrap();
+    let alone = builder(server.entry()).token_store(store.clone()).build().unwrap();
+    call(&alone, "read").await.unwrap();
+    {
+        let mut state = server.state();
+        state.valid.clear();
+        state.refresh_tokens.clear();
+    }
+    session.call_tool("read", Map::new(), rhaiway::CallOptions::default()).await.unwrap();
+    assert_eq!(server.seen(), (2, 1, 1));
+    // The other one takes what this one has got, without asking anybody.
+    call(&alone, "read").await.unwrap();
+    assert_eq!(server.seen(), (2, 1, 1));
+    {
+        let mut state = server.state();
+        state.valid.clear();
+        state.refresh_tokens.clear();
+    }
+    let error = call(&alone, "read").await.unwrap_err();
+    assert!(error.contains("rhaiway auth login remote"), "{error}");
+    assert!(store.0.lock().unwrap().is_empty(), "what is good for nothing is not kept");
+    Ok(())
+}
+
+async fn step_up() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    let client = client(server.entry());
+    call(&client, "read").await.unwrap();
+    call(&client, "admin").await.unwrap();
+    call(&client, "admin").await.unwrap();
+    assert_eq!(server.state().logins, ["read", "read admin"]);
+    let store = Store::default();
+    let first =
+        builder(server.entry()).on_authorization(REDIRECT_URI, agree).token_store(store.clone()).build().unwrap();
+    call(&first, "read").await.unwrap();
+    let error = call(&builder(server.entry()).token_store(store).build().unwrap(), "admin").await.unwrap_err();
+    assert!(
+        error.contains("it wants more access than was granted (`admin`): set it as `scope` of its `auth`"),
+        "{error}"
+    );
+    Ok(())
+}
+
+async fn step_up_in_vain() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    let client = client(server.entry());
+    server.state().grant_only = Some("read");
+    let error = call(&client, "admin").await.unwrap_err();
+    assert!(error.contains("it wants the scopes `admin`, and refuses tokens that were to have them"), "{error}");
+    assert_eq!(server.state().logins.len(), 3);
+    Ok(())
+}
+
+async fn always_refused() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    server.state().refuse_all = true;
+    let error = call(&client(server.entry()), "read").await.unwrap_err();
+    assert!(error.contains("it refuses the tokens that were just obtained for it (HTTP 401)"), "{error}");
+    assert_eq!(server.state().logins.len(), 1);
+    Ok(())
+}
+
+async fn refused_login() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    server.state().refuse_login = true;
+    let error = call(&client(server.entry()), "read").await.unwrap_err();
+    assert!(
+        error.ends_with("authorisation failed: it was refused in the browser: access_denied: not today"),
+        "{error}"
+    );
+    Ok(())
+}
+
+async fn another_state() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    let forged = |request: AuthorizationRequest| async move {
+        Ok(format!("{}?code=SECRET-code-1&state=another", agree(request).await?.split('?').next().unwrap()))
+    };
+    let client = builder(server.entry()).on_authorization(REDIRECT_URI, forged).build().unwrap();
+    let error = call(&client, "read").await.unwrap_err();
+    assert!(error.contains("the browser came back with another `state`"), "{error}");
+    assert_eq!(server.state().issued, 0);
+    Ok(())
+}
+
+async fn another_issuer() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    let client = client(server.entry());
+    let session = client.create_session("remote").await.unwrap();
+    {
+        let mut state = server.state();
+        state.valid.clear();
+        state.issuer = Some("/moved");
+    }
+    session.call_tool("read", Map::new(), rhaiway::CallOptions::default()).await.unwrap();
+    assert_eq!(server.seen(), (2, 2, 0));
+    let pinned = json!({"url": server.entry()["url"], "auth": {"issuer": "https://login.example.com"}});
+    let error = call(&self::client(pinned), "read").await.unwrap_err();
+    assert!(error.contains("but the `issuer` of its `auth` is `https://login.example.com`"), "{error}");
+    Ok(())
+}
+
+async fn static_token() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    server.state().valid.insert("SECRET-of-machine".into(), BTreeSet::new());
+    let mut entry = server.entry();
+    entry["auth"] = json!("${SECRET}");
+    call(&client(entry.clone()), "read").await.unwrap();
+    entry["auth"] = json!("SECRET-wrong");
+    let error = call(&client(entry.clone()), "read").await.unwrap_err();
+    assert!(error.ends_with("it refuses the token that its `auth` is (HTTP 401)"), "{error}");
+    assert_eq!(server.state().logins.len(), 0);
+    // A header of one's own is left alone.
+    entry["headers"] = json!({"Authorization": "Bearer SECRET-of-machine"});
+    let error = call(&client(entry.clone()), "read").await.unwrap_err();
+    assert!(error.contains("mcpServers.remote.auth: it excludes the header `Authorization`"), "{error}");
+    entry.as_object_mut().unwrap().remove("auth");
+    call(&client(entry), "read").await.unwrap();
+    Ok(())
+}
+
+async fn client_credentials() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    let mut entry = server.entry();
+    entry["auth"] =
+        json!({"grant": "client_credentials", "client_id": "machine", "client_secret": "${SECRET}", "scope": "read"});
+    let client = builder(entry).build().unwrap();
+    let session = client.create_session("remote").await.unwrap();
+    session.call_tool("admin", Map::new(), rhaiway::CallOptions::default()).await.unwrap();
+    server.state().valid.clear();
+    session.call_tool("read", Map::new(), rhaiway::CallOptions::default()).await.unwrap();
+    assert_eq!(server.seen(), (0, 0, 0));
+    assert_eq!(server.state().issued, 3);
+    Ok(())
+}
+
+async fn slow_person() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    let slow = |request| async move {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        agree(request).await
+    };
+    let mut entry = server.entry();
+    entry["connect_timeout"] = json!(1);
+    call(&builder(entry).on_authorization(REDIRECT_URI, slow).build().unwrap(), "read").await.unwrap();
+    Ok(())
+}
+
+async fn settings() -> Result<(), Ignored> {
+    for (auth, message) in [
+        (json!(5), ": expected a token, or an object for OAuth, found `5`"),
+        (json!({"clientId": "x"}), ".clientId: there is no such setting: there are `grant`, `client_id`, "),
+        (json!({"grant": "password"}), ".grant: expected `authorization_code`, `client_credentials`, "),
+        (json!({"scopes": "a b"}), ".scopes: expected an array of strings, found a string"),
+        (json!({"scopes": ["a"], "scope": "b"}), ".scope: it excludes `scopes`: keep one"),
+        (json!({"redirect_port": 0}), ".redirect_port: expected a port from 1 to 65535, found `0`"),
+        (json!({"client_secret": "x"}), ".client_id: `client_secret` needs it"),
+        (json!({"grant": "client_credentials"}), ".client_id: the grant `client_credentials` needs it"),
+        (
+            json!({"grant": "client_credentials", "client_id": "x"}),
+            ".client_secret: the grant `client_credentials` needs it, or `private_key`",
+        ),
+        (json!({"algorithm": "none"}), ".algorithm: expected `ES256`, "),
+        (json!({"grant": "jwt_bearer"}), ".assertion: the grant `jwt_bearer` needs it"),
+        (
+            json!({"grant": "enterprise_managed", "client_id": "x", "identity_provider": {"issuer": "https://id"}}),
+            ".identity_provider.token_endpoint: expected a string, found nothing",
+        ),
+        (json!({"dpop": "yes"}), ".dpop: expected `true` or `false`, found a string"),
+    ] {
+        let config = config(&json!({"remote": {"url": "https://example.com", "auth": auth}}));
+        let error = config.server("remote").unwrap_err().to_string();
+        let expected = format!("in the configuration, mcpServers.remote.auth{message}");
+        assert!(error.starts_with(&expected), "{error}\n{expected}");
+    }
+    Ok(())
+}
+
+async fn secrets_are_not_shown() -> Result<(), Ignored> {
+    let entry = json!({
+        "url": "https://example.com/SECRET", "headers": {"X-Key": "SECRET"},
+        "auth": {
+            "grant": "enterprise_managed", "client_id": "x", "client_secret": "SECRET", "private_key": "SECRET", "assertion": "SECRET",
+            "identity_provider": {
+                "issuer": "https://id", "token_endpoint": "https://id/token", "client_id": "y", "client_secret": "SECRET",
+                "id_token": "SECRET",
+            },
+        },
+    });
+    let config = config(&json!({"remote": entry, "token": {"url": "https://example.com", "auth": "SECRET"}}));
+    for shown in [
+        format!("{config:?}"),
+        format!("{:?}", config.server("remote").unwrap()),
+        format!("{:?}", config.server("token").unwrap()),
+    ] {
+        assert!(!shown.contains("SECRET"), "{shown}");
+    }
+    let server = Server::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let client = client(server.entry());
+    call(&client, "read").await.unwrap();
+    let saved = folder.path().join("saved.json");
+    client.save_config(&saved).unwrap();
+    assert!(!std::fs::read_to_string(saved).unwrap().contains("SECRET"));
+    let session = client.create_session("remote").await.unwrap();
+    assert!(!format!("{session:?} {:?}", client.config()).contains("SECRET"));
+    Ok(())
+}
+
+/// The command with folders of its own, and as chatty as it can be.
+fn rhaiway(folder: &Path, arguments: &[&str]) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(program());
+    command.args(arguments).current_dir(folder);
+    command.env("RHAIWAY_LOG", "trace").env("RHAIWAY_KEYRING", "never");
+    command.env("HOME", folder).env("XDG_STATE_HOME", folder.join("state"));
+    command.env("XDG_CACHE_HOME", target_dir().join("cache"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// Standard output and error of a command that ends with `code`.
+async fn ran(mut command: tokio::process::Command, code: i32) -> (String, String) {
+    let output = command.output().await.unwrap();
+    let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(output.status.code(), Some(code), "{stdout}{stderr}");
+    (stdout, stderr)
+}
+
+/// Logs in with what the command prints as the browser's address; `with_page` may do more with its loopback address first.
+async fn log_in<F: Future<Output = ()>>(
+    mut command: tokio::process::Command,
+    with_page: impl FnOnce(String) -> F,
+) -> String {
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut stderr = String::new();
+    let mut with_page = Some(with_page);
+    while let Some(line) = lines.next_line().await.unwrap() {
+        stderr.extend([line.as_str(), "\n"]);
+        if line.starts_with("http://") && line.contains("/authorize?") {
+            let query = query(line.split_once('?').unwrap().1);
+            let redirect_uri = query["redirect_uri"].clone();
+            with_page.take().unwrap()(redirect_uri.clone()).await;
+            let request = reqwest::Client::builder().no_proxy().build().unwrap().get(&line);
+            let page = request.send().await.unwrap().text().await.unwrap();
+            assert!(page.contains("You can close this page"), "{page}");
+        }
+    }
+    let code = child.wait().await.unwrap().code();
+    assert_eq!(code, Some(0), "{stderr}");
+    stderr
+}
+
+async fn command() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(folder.join("mcp.json"), json!({"mcpServers": {"remote": server.entry()}}).to_string()).unwrap();
+    let script = "remote.read().ok";
+    let mut shown = vec![ran(rhaiway(folder, &["run", "-e", script]), 3).await];
+    assert!(shown[0].1.contains("run `rhaiway auth login remote`"), "{}", shown[0].1);
+    assert_eq!(ran(rhaiway(folder, &["auth", "status", "remote"]), 1).await.0, "remote: not logged in\n");
+
+    let stderr = log_in(rhaiway(folder, &["auth", "login", "remote", "--no-browser"]), |page| async move {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        // What is not the answer does not end the login.
+        let forged = http.get(format!("{page}?code=x&state=y")).send().await.unwrap();
+        assert_eq!(forged.status(), 400);
+        let other = http.get(page.replace("/callback", "/favicon.ico")).send().await.unwrap();
+        assert_eq!(other.status(), 404);
+    })
+    .await;
+    assert!(stderr.contains("logged in to `remote`"), "{stderr}");
+    shown.push((String::new(), stderr));
+
+    let kept = folder.join("state/rhaiway/tokens");
+    let files: Vec<_> = std::fs::read_dir(&kept).unwrap().map(|file| file.unwrap().path()).collect();
+    assert_eq!(files.len(), 1);
+    assert!(std::fs::read_to_string(&files[0]).unwrap().contains("SECRET-refresh-1"));
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&kept), mode(&files[0])), (0o700, 0o600));
+    }
+    let status = ran(rhaiway(folder, &["auth", "status", "remote"]), 0).await;
+    assert!(status.0.starts_with("remote: logged in\n") && status.0.contains("access: read"), "{}", status.0);
+    shown.push(status);
+
+    server.state().valid.clear();
+    let ran_script = ran(rhaiway(folder, &["run", "-e", script]), 0).await;
+    assert_eq!(ran_script.0, "true\n");
+    shown.push(ran_script);
+    assert_eq!(server.seen(), (1, 1, 1));
+
+    shown.push(ran(rhaiway(folder, &["auth", "logout", "remote"]), 0).await);
+    assert_eq!(ran(rhaiway(folder, &["auth", "status", "remote"]), 1).await.0, "remote: not logged in\n");
+    assert_eq!(std::fs::read_dir(&kept).unwrap().count(), 0);
+    for (stdout, stderr) in shown {
+        assert!(!stdout.contains("SECRET") && !stderr.contains("SECRET"), "{stdout}{stderr}");
+    }
+    let nobody = rhaiway(folder, &["auth", "login", "remote", "--no-browser", "--timeout", "0.2"]);
+    let (_, stderr) = ran(nobody, 3).await;
+    assert!(stderr.contains("nobody came back from the browser within 0.2 s"), "{stderr}");
+    let (_, stderr) = ran(rhaiway(folder, &["auth", "login", "none"]), 2).await;
+    assert!(stderr.contains("there is no server `none`"), "{stderr}");
+    Ok(())
+}
+
+async fn silent_keyring() -> Result<(), Ignored> {
+    #[cfg(unix)]
+    {
+        let server = Server::start().await;
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        std::fs::write(folder.join("mcp.json"), json!({"mcpServers": {"remote": server.entry()}}).to_string()).unwrap();
+        let bus = folder.join("bus");
+        let _bus = std::os::unix::net::UnixListener::bind(&bus).unwrap();
+        let mut login = rhaiway(folder, &["auth", "login", "remote", "--no-browser"]);
+        login.env_remove("RHAIWAY_KEYRING").env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={}", bus.display()));
+        let stderr = log_in(login, |_| async {}).await;
+        assert!(stderr.contains("logged in to `remote`"), "{stderr}");
+        assert_eq!(std::fs::read_dir(folder.join("state/rhaiway/tokens")).unwrap().count(), 1);
+    }
+    Ok(())
+}
+
+async fn integers() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    let client = builder(server.entry())
+        .on_authorization(REDIRECT_URI, agree)
+        .code_mode(true)
+        .cache_dir(cache_dir())
+        .isolation(Isolation::InProcess)
+        .build()
+        .unwrap();
+    assert_eq!(value(run(&client, "remote.big().id").await), json!("123456789012345678901234567890"));
+    Ok(())
+}
+
+async fn idle_stream() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    server.state().stream = true;
+    let mut entry = server.entry();
+    entry["sse_read_timeout"] = json!(0.3);
+    let client = client(entry);
+    let session = client.create_session("remote").await.unwrap();
+    session.list_tools().await.unwrap();
+    // The stream says that they changed after it was silent for longer than an answer may be.
+    let relisted = async {
+        while server.state().lists < 2 {
+            session.list_tools().await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), relisted).await.unwrap();
+    assert!(session.is_connected());
+    Ok(())
+}
