@@ -42,14 +42,14 @@ const WS: &[&str] = &["ws"];
 
 const LATE: &str =
     "call_timeout: it took longer than the 1 s that a call may take (`call_timeout` of the server `bad`)";
-const CLOSED: &str = "connection: the connection is closed";
 const EXITED: &str =
     "connection: the connection is closed: its process ended (exit status: 7); its last lines on stderr:\n  going down";
+const NO_ANSWER: &str = "connection: the connection ended before the answer came";
+const ANSWER_BROKE: &str = "connection: the connection ended before the answer came; its event stream broke: *";
 const CUT_OFF: &str = "connection: the connection is closed; its event stream broke: *unexpected EOF*";
 const NO_CLOSE_FRAME: &str = "connection: the connection is closed; it ended the WebSocket without a close frame";
 const TOO_LONG: &str = "connection: the connection is closed; it sent a message of more than 33554432 bytes, *";
-const WANTS_TOKEN: &str =
-    "it wants authorisation (HTTP 401*): set `auth` to a token, or `headers`, in its configuration";
+const WANTS_TOKEN: &str = "it wants authorisation (HTTP 401): run `rhaiway auth login bad`, or set `auth` to a token, or `headers`, in its configuration";
 const MOVES_AWAY: &str = "it redirects to another origin, which would get the headers of this one";
 
 const CASES: &[(&[&str], &str, Outcome)] = &[
@@ -64,7 +64,11 @@ const CASES: &[(&[&str], &str, Outcome)] = &[
             "its process ended (exit status: 7) before it answered `*`; its last lines on stderr:\n  going down",
         ),
     ),
-    (HTTP, "dies-at-initialize", NoConnection("it closed the connection before it answered `initialize`")),
+    (
+        HTTP,
+        "dies-at-initialize",
+        NoConnection("it closed the connection before it answered `initialize`; its event stream broke: *"),
+    ),
     (
         SSE,
         "dies-at-initialize",
@@ -140,17 +144,13 @@ const CASES: &[(&[&str], &str, Outcome)] = &[
     (ALL, "no-jsonrpc", Works),
     (ALL, "other-jsonrpc", Works),
     (
-        TELLING,
+        ALL,
         "neither-result-nor-error",
         Fails("protocol: its answer is no JSON-RPC response: `{\"jsonrpc\":\"2.0\",\"id\":*}` (JSON-RPC error -32700)"),
     ),
     (ALL, "result-and-error", Works),
-    (
-        TELLING,
-        "error-without-message",
-        Fails("protocol: its answer is no JSON-RPC response: `*{\"code\":-32000}}` (*)"),
-    ),
-    (TELLING, "error-is-text", Fails("protocol: its answer is no JSON-RPC response: `*\"error\":\"disk full\"}` (*)")),
+    (ALL, "error-without-message", Fails("protocol: its answer is no JSON-RPC response: `*{\"code\":-32000}}` (*)")),
+    (ALL, "error-is-text", Fails("protocol: its answer is no JSON-RPC response: `*\"error\":\"disk full\"}` (*)")),
     (ALL, "result-is-text", Fails("answer: the answer can't be used: it is no object with `content`: *")),
     // Batches were in one revision of the protocol only, and are not understood.
     (TELLING, "batch", Fails(LATE)),
@@ -175,30 +175,40 @@ const CASES: &[(&[&str], &str, Outcome)] = &[
     ),
     (HTTP, "forbids", NoConnection("*HTTP 403 Forbidden*")),
     (HTTP, "is-no-http", NoConnection("*invalid HTTP version*")),
-    // Here streamable HTTP says less than the other transports: that it ended, and not why; or it speaks in the words of the library
-    // that reads it.
-    (HTTP, "dies-at-list", Fails("connection: the server `bad` failed on `tools/list`: the connection is closed")),
-    (HTTP, "dies", Fails(CLOSED)),
-    (HTTP, "half", Fails(CLOSED)),
-    (HTTP, "huge", Fails(CLOSED)),
-    (HTTP, "unknown-id", Fails(CLOSED)),
-    (HTTP, "id-is-null", Fails(CLOSED)),
-    (HTTP, "invalid-utf8", Fails(CLOSED)),
-    (HTTP, "only-junk", Fails(CLOSED)),
-    (HTTP, "neither-result-nor-error", Fails(CLOSED)),
-    (HTTP, "error-without-message", Fails(CLOSED)),
-    (HTTP, "error-is-text", Fails(CLOSED)),
-    (HTTP, "batch", Fails(CLOSED)),
-    (HTTP, "broken-chunks", Fails(CLOSED)),
-    (HTTP, "stream-without-answer", Fails(CLOSED)),
-    (HTTP, "half-an-event", Fails(CLOSED)),
-    (HTTP, "loses-its-session", Fails("connection: Session expired (HTTP 404)")),
-    (HTTP, "500-once", Fails("connection: HTTP 500")),
-    (HTTP, "503-once", Fails("connection: HTTP 503")),
-    (HTTP, "429-once", Fails("connection: HTTP 429")),
-    (HTTP, "html", Fails("connection: Unexpected content type: Some(\"text/html\")")),
-    (HTTP, "no-content-type", Fails("connection: Unexpected content type: None")),
-    (HTTP, "empty-body", Fails("connection: unexpected server response: could not parse JSON response *: <empty>")),
+    // Each answer has a stream of its own here, whose end is not the connection's.
+    (
+        HTTP,
+        "dies-at-list",
+        Fails("connection: the server `bad` failed on `tools/list`: the connection ended before *; its event stream *"),
+    ),
+    (HTTP, "dies", Fails(ANSWER_BROKE)),
+    (HTTP, "half", Fails(ANSWER_BROKE)),
+    (
+        HTTP,
+        "huge",
+        Fails(
+            "connection: the connection ended before the answer came; it sent a message of more than 33554432 bytes*",
+        ),
+    ),
+    (HTTP, "unknown-id", Fails(NO_ANSWER)),
+    (HTTP, "id-is-null", Fails(NO_ANSWER)),
+    (HTTP, "invalid-utf8", Fails(ANSWER_BROKE)),
+    (
+        HTTP,
+        "only-junk",
+        Fails("connection: the connection ended *; it sent what is no MCP message: `Segmentation fault`"),
+    ),
+    (HTTP, "batch", Fails("connection: the connection ended *; it sent what is no MCP message: `[{*")),
+    (HTTP, "broken-chunks", Fails(ANSWER_BROKE)),
+    (HTTP, "stream-without-answer", Fails(NO_ANSWER)),
+    (HTTP, "half-an-event", Fails(NO_ANSWER)),
+    (HTTP, "loses-its-session", Fails("connection: it does not know this session any more (HTTP 404)")),
+    (HTTP, "500-once", Fails("connection: it answered HTTP 500 Internal Server Error")),
+    (HTTP, "503-once", Fails("connection: it answered HTTP 503 Service Unavailable (Retry-After: 1)")),
+    (HTTP, "429-once", Fails("connection: it answered HTTP 429 Too Many Requests (Retry-After: 1)")),
+    (HTTP, "html", Fails("connection: it answered with `text/html`, which is neither JSON nor an event stream")),
+    (HTTP, "no-content-type", Fails("connection: it answered without saying what with")),
+    (HTTP, "empty-body", Fails("connection: its answer is no MCP message: ``")),
     (
         HTTP,
         "json-cut-short",

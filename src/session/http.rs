@@ -1,7 +1,6 @@
 //! Streamable HTTP: requests, their answers as JSON or as streams of events, all of which go through the wire. rmcp's worker decides what
 //! is sent when, and reconnects streams; this sends it, authorised, and bounds what comes back.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Cursor;
 use std::sync::Arc;
@@ -157,7 +156,7 @@ pub(super) enum HttpError {
     Status(StatusCode, String),
     #[error("it sent nothing for {} s", .0.as_secs_f64())]
     Silent(Duration),
-    #[error("it sent an event of more than {MESSAGE_BYTES} bytes")]
+    #[error("it sent a message of more than {MESSAGE_BYTES} bytes")]
     LongEvent,
     #[error("{0}")]
     Failed(String),
@@ -234,6 +233,11 @@ pub(super) fn may_be_confused(error: &DynamicTransportError) -> bool {
 pub(super) fn explain(error: &DynamicTransportError) -> String {
     match error.error.downcast_ref::<StreamableHttpError<HttpError>>() {
         Some(StreamableHttpError::Client(error)) => error.to_string(),
+        Some(StreamableHttpError::SessionExpired) => "it does not know this session any more (HTTP 404)".into(),
+        Some(StreamableHttpError::UnexpectedContentType(Some(kind))) => {
+            format!("it answered with `{kind}`, which is neither JSON nor an event stream")
+        }
+        Some(StreamableHttpError::UnexpectedContentType(None)) => "it answered without saying what with".into(),
         Some(error) => with_causes(error),
         None => with_causes(&*error.error),
     }
@@ -269,13 +273,14 @@ impl HttpClient {
     fn divert(&self, events: Events) -> Events {
         let wire = Arc::clone(&self.wire);
         let divert = move |event: Result<Sse, SseError>| {
-            if let Err(SseError::Body(error)) = &event
-                && let Some(error @ HttpError::LongEvent) = error.downcast_ref()
-            {
-                wire.complain(error.to_string());
-            }
-            let mut event =
-                event.inspect_err(|error| wire.complain(format!("its event stream broke: {}", with_causes(error))))?;
+            let mut event = event.inspect_err(|error| {
+                let too_long = match error {
+                    SseError::Body(cause) => cause.downcast_ref().filter(|cause| matches!(cause, HttpError::LongEvent)),
+                    _ => None,
+                };
+                let broke = || format!("its event stream broke: {}", with_causes(error));
+                wire.complain(too_long.map_or_else(broke, ToString::to_string));
+            })?;
             let text = event.data.as_deref().filter(|text| !text.trim().is_empty());
             if let Some(message) = text.and_then(|text| wire.received(text)) {
                 event.data = serde_json::to_string(&message).ok();
@@ -467,10 +472,12 @@ impl StreamableHttpClient for HttpClient {
             return Err(unexpected_type(&response));
         }
         let body = body(response, self.endpoint.silence, MESSAGE_BYTES).await?;
-        match self.wire.received(&String::from_utf8_lossy(&body)) {
+        let body = String::from_utf8_lossy(&body);
+        match self.wire.received(&body) {
             Some(answer) => Ok(StreamableHttpPostResponse::Json(answer, session)),
             None if expects_answer => {
-                Err(StreamableHttpError::UnexpectedServerResponse(Cow::Borrowed("the answer is no MCP message")))
+                let shown = &body[..body.floor_char_boundary(SHOWN)];
+                Err(HttpError::Failed(format!("its answer is no MCP message: `{shown}`")).into())
             }
             None => Ok(StreamableHttpPostResponse::Accepted),
         }
