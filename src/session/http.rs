@@ -225,7 +225,7 @@ impl HttpClient {
     fn request(&self, method: Method, session: Option<&str>, headers: Headers) -> HttpResult<Request> {
         let mut request = Request::new(method, self.endpoint.url.clone());
         for (name, value) in headers {
-            // The version's is rmcp's own; the others would break the transport.
+            // The transport's own; rmcp adds that of the version, which is none of these.
             let reserved = [ACCEPT.as_str(), HEADER_SESSION_ID, HEADER_LAST_EVENT_ID]
                 .iter()
                 .any(|reserved| reserved.eq_ignore_ascii_case(name.as_str()));

@@ -140,7 +140,7 @@ impl Session {
                 let (verify, settings) = (settings.verify_tls, &settings.authorization);
                 let (transport, authorization) = http::transport(http, &place, bound, verify, settings, &wire)?;
                 let first = Self::initialize(name, transport, wire, None, bound, Arc::clone(&authorization)).await;
-                if first.is_err() && authorization.asked_for_long() {
+                if first.is_err() && authorization.took_long() {
                     // What rmcp took for silence was a person who logged in. Now there are tokens.
                     let wire = Arc::new(Wire::default());
                     let (transport, authorization) = http::transport(http, &place, bound, verify, settings, &wire)?;

@@ -143,3 +143,46 @@ fn base64url(bytes: &[u8]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::jwk::ThumbprintHash;
+    use jsonwebtoken::{DecodingKey, Validation};
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_key_that_was_kept_is_the_same() {
+        let key = Key::generate().unwrap();
+        let kept = Key::from_text(&key.to_text()).unwrap();
+        let thumbprint = |key: &Key| key.public.thumbprint(ThumbprintHash::SHA256).unwrap();
+        assert_eq!(thumbprint(&key), thumbprint(&kept));
+        for text in ["", "0", "zz", "00ff"] {
+            assert!(Key::from_text(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_proof_is_for_one_request() {
+        let (key, nonces) = (Key::generate().unwrap(), Nonces::default());
+        let url = Url::parse("https://example.com/mcp?secret=1#here").unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(NONCE, HeaderValue::from_static("the-nonce"));
+        nonces.remember(&url, &headers);
+        let proof = key.proof(&Method::POST, &url, Some("token"), &nonces).unwrap();
+        let mut validation = Validation::new(Algorithm::ES256);
+        validation.required_spec_claims.clear();
+        validation.validate_exp = false;
+        let decoded = jsonwebtoken::decode::<Value>(
+            proof.to_str().unwrap(),
+            &DecodingKey::from_jwk(&key.public).unwrap(),
+            &validation,
+        );
+        let claims = decoded.unwrap().claims;
+        assert_eq!(claims["htu"], "https://example.com/mcp");
+        assert_eq!((&claims["htm"], &claims["nonce"]), (&Value::from("POST"), &Value::from("the-nonce")));
+        // SHA-256 of `token`, as RFC 4648 writes it for addresses.
+        assert_eq!(claims["ath"], "PEaenWxYddN6Q_NT1PiOYfz4EsZu7jRXRlpAsNpBU-A");
+    }
+}

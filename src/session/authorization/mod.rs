@@ -33,6 +33,8 @@ pub use tokens::{StoredAuthorization, TokenKey, TokenStore};
 
 /// How often more access is asked for, for the sake of one request.
 const STEP_UPS: u32 = 2;
+/// Half of the time after which rmcp takes a server for one of an older revision.
+const LONG: Duration = Duration::from_secs(5);
 /// How long nobody is asked again after a login that came to nothing.
 const PAUSE: Duration = Duration::from_mins(1);
 
@@ -261,9 +263,11 @@ impl Authorization {
         }
     }
 
-    /// Whether people took so long that a server may have seemed to be silent.
-    pub(super) fn asked_for_long(&self) -> bool {
-        self.asked().0 > Duration::from_secs(5)
+    /// Whether somebody logged in, and took so long for it that the server may have seemed to be silent.
+    pub(super) fn took_long(&self) -> bool {
+        let Self::OAuth(oauth) = self else { return false };
+        let has_tokens = oauth.state.try_lock().is_ok_and(|state| state.tokens.is_some());
+        has_tokens && self.asked().0 > LONG
     }
 }
 
