@@ -16,6 +16,7 @@ mod fake_server;
 mod fixtures;
 mod guide;
 mod hostile;
+mod http;
 mod lateness;
 mod limits;
 mod parallel;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         conformance::tests(),
         guide::tests(),
         hostile::tests(),
+        http::tests(),
         limits::tests(),
         parallel::tests(),
         real_servers::tests(),

@@ -155,6 +155,8 @@ pub(super) enum HttpError {
     Status(StatusCode, String),
     #[error("it sent nothing for {} s", .0.as_secs_f64())]
     Silent(Duration),
+    #[error("it sent an event of more than {MESSAGE_BYTES} bytes")]
+    LongEvent,
     #[error("{0}")]
     Failed(String),
 }
@@ -245,6 +247,11 @@ impl HttpClient {
     fn divert(&self, events: Events) -> Events {
         let wire = Arc::clone(&self.wire);
         let divert = move |event: Result<Sse, SseError>| {
+            if let Err(SseError::Body(error)) = &event
+                && let Some(error @ HttpError::LongEvent) = error.downcast_ref()
+            {
+                wire.complain(error.to_string());
+            }
             event.map(|mut event| {
                 if let Some(message) = event.data.as_deref().and_then(|text| wire.divert(text)) {
                     event.data = serde_json::to_string(&message).ok();
@@ -391,9 +398,8 @@ fn bounded_events(
         if too_long || chunk.is_err() {
             *event = None;
         }
-        let too_long =
-            too_long.then(|| HttpError::Failed(format!("it sent an event of more than {MESSAGE_BYTES} bytes")));
-        std::future::ready(Some(too_long.map_or(chunk, Err)))
+        let chunk = if too_long { Err(HttpError::LongEvent) } else { chunk };
+        std::future::ready(Some(chunk))
     })
 }
 
