@@ -39,8 +39,8 @@ pub fn tests() -> Vec<Trial> {
         test("authorization::secrets_are_not_shown", secrets_are_not_shown),
         test("authorization::the_command_logs_in_and_out", command),
         test("authorization::a_keyring_that_does_not_answer_is_left_alone", silent_keyring),
-        test("authorization::integers_in_plain_json_keep_their_digits", integers),
-        test("authorization::an_idle_stream_is_not_an_answer_that_fails", idle_stream),
+        test("http::integers_in_plain_json_keep_their_digits", integers),
+        test("http::an_idle_stream_is_not_an_answer_that_fails", idle_stream),
     ]
 }
 
@@ -72,15 +72,16 @@ struct Server {
     state: Arc<Mutex<State>>,
 }
 
-struct Request {
-    method: String,
+/// A request as a server of a test reads it.
+pub struct Request {
+    pub method: String,
     target: String,
-    headers: HashMap<String, String>,
-    body: String,
+    pub headers: HashMap<String, String>,
+    pub body: String,
 }
 
 impl Request {
-    async fn read(connection: &mut BufReader<TcpStream>) -> Option<Self> {
+    pub async fn read(connection: &mut BufReader<TcpStream>) -> Option<Self> {
         let mut line = String::new();
         connection.read_line(&mut line).await.ok()?;
         let mut words = line.split(' ').map(String::from);

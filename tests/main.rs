@@ -18,6 +18,7 @@ mod faults;
 mod fixtures;
 mod guide;
 mod hostile;
+mod http;
 mod lateness;
 mod limits;
 #[expect(deprecated, reason = "logging goes in a later revision; today's servers use it")]
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         faults::tests(),
         guide::tests(),
         hostile::tests(),
+        http::tests(),
         limits::tests(),
         middleware::tests(),
         parallel::tests(),
