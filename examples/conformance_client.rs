@@ -6,7 +6,8 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use rhaiway::{Client, Config, Session};
+use rhaiway::model::{ElicitResult, ElicitationAction};
+use rhaiway::{CallOptions, Client, Config, Session};
 use serde_json::{Map, Value, json};
 
 const SERVER: &str = "conformance";
@@ -43,6 +44,10 @@ async fn run(scenario: &Scenario, url: &str) -> Result<(), Box<dyn Error>> {
         .config(Config::from_value(json!({"mcpServers": {SERVER: entry}}))?)
         .on_authorization(REDIRECT_URI, |request| async move {
             agree(&request.url).await.map_err(|error| error.to_string())
+        })
+        // The form as it comes: what is left out has its defaults.
+        .on_elicitation(|_, _| async {
+            Ok::<_, rhaiway::Error>(ElicitResult::new(ElicitationAction::Accept).with_content(json!({})))
         })
         .build()?;
     let outcome = match client.create_session(SERVER).await {
@@ -95,9 +100,7 @@ async fn use_server(scenario: &Scenario, session: &Session) -> Result<(), Box<dy
     if let Some(calls) = scenario.context["toolCalls"].as_array() {
         for call in calls {
             let arguments = call["arguments"].as_object().cloned().unwrap_or_default();
-            session
-                .call_tool(call["name"].as_str().unwrap_or_default(), arguments, rhaiway::CallOptions::default())
-                .await?;
+            session.call_tool(call["name"].as_str().unwrap_or_default(), arguments, CallOptions::default()).await?;
         }
         return Ok(());
     }
@@ -105,14 +108,14 @@ async fn use_server(scenario: &Scenario, session: &Session) -> Result<(), Box<dy
         let schema =
             &tools.iter().find(|tool| tool.name == "json_schema_2020_12_tool").ok_or("no such tool")?.input_schema;
         let arguments = Map::from_iter([("schema".to_string(), json!(schema))]);
-        session.call_tool("json_schema_echo", arguments, rhaiway::CallOptions::default()).await?;
+        session.call_tool("json_schema_echo", arguments, CallOptions::default()).await?;
         return Ok(());
     }
     if scenario.name == "json-schema-ref-no-deref" {
         return Ok(()); // its tool can't be called
     }
     for tool in &tools {
-        session.call_tool(&tool.name, sample(&tool.input_schema), rhaiway::CallOptions::default()).await?;
+        session.call_tool(&tool.name, sample(&tool.input_schema), CallOptions::default()).await?;
     }
     let capabilities = session.server_info().map(|info| info.capabilities.clone()).unwrap_or_default();
     if capabilities.resources.is_some() {
