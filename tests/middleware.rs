@@ -706,6 +706,8 @@ async fn rejecting() -> Result<(), Ignored> {
     let rejected = json!(["rejected", "one", "write", "writing is not allowed"]);
     assert_eq!(value(run(&client, script).await), json!([rejected, rejected, "echo"]));
     assert_eq!(server.requests("tools/call").len(), 1);
+    let error = run(&client, "one.write(#{})").await.error.unwrap();
+    assert_eq!((error.kind.as_str(), &*error.message), ("rejected", "writing is not allowed"));
 
     let session = server.session(|builder| builder.middleware(Reject)).await;
     let error = call(&session, "write").await.unwrap_err();
