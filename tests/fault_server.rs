@@ -203,7 +203,7 @@ struct Shared {
     heads: Mutex<String>,
     /// Close frames that came in.
     farewells: AtomicUsize,
-    /// Counts sessions of streamable HTTP.
+    /// Counts sessions of streamable HTTP, or streams of HTTP+SSE.
     sessions: AtomicUsize,
     /// Open event streams of HTTP+SSE, by number.
     streams: Mutex<HashMap<String, mpsc::UnboundedSender<Act>>>,
@@ -480,9 +480,8 @@ async fn streamable(connection: &mut TcpStream, request: &Request, shared: &Shar
 async fn event_stream(mut connection: TcpStream, shared: &Shared) {
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let number = {
-        let mut streams = shared.streams.lock().unwrap();
-        let number = streams.len().to_string();
-        streams.insert(number.clone(), sender);
+        let number = shared.sessions.fetch_add(1, Ordering::SeqCst).to_string();
+        shared.streams.lock().unwrap().insert(number.clone(), sender);
         number
     };
     let connection = &mut connection;
