@@ -6,7 +6,8 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use rhaiway::{Client, Config, Session};
+use rhaiway::model::{ElicitRequestParams, ElicitResult, ElicitationAction};
+use rhaiway::{CallOptions, Client, Config, Origin, Session};
 use serde_json::{Map, Value, json};
 
 const SERVER: &str = "conformance";
@@ -44,6 +45,7 @@ async fn run(scenario: &Scenario, url: &str) -> Result<(), Box<dyn Error>> {
         .on_authorization(REDIRECT_URI, |request| async move {
             agree(&request.url).await.map_err(|error| error.to_string())
         })
+        .on_elicitation(accept)
         .build()?;
     let outcome = match client.create_session(SERVER).await {
         Ok(session) => use_server(scenario, &session).await,
@@ -81,6 +83,11 @@ fn authorization(scenario: &Scenario) -> Value {
     }
 }
 
+/// Somebody who accepts forms as they are, with their defaults.
+async fn accept(_form: ElicitRequestParams, _from: Origin) -> Result<ElicitResult, std::io::Error> {
+    Ok(ElicitResult::new(ElicitationAction::Accept).with_content(json!({})))
+}
+
 /// Does what a browser does in which somebody has agreed before: the suite's servers redirect at once.
 async fn agree(url: &str) -> Result<String, Box<dyn Error>> {
     let browser = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build()?;
@@ -95,9 +102,7 @@ async fn use_server(scenario: &Scenario, session: &Session) -> Result<(), Box<dy
     if let Some(calls) = scenario.context["toolCalls"].as_array() {
         for call in calls {
             let arguments = call["arguments"].as_object().cloned().unwrap_or_default();
-            session
-                .call_tool(call["name"].as_str().unwrap_or_default(), arguments, rhaiway::CallOptions::default())
-                .await?;
+            session.call_tool(call["name"].as_str().unwrap_or_default(), arguments, CallOptions::default()).await?;
         }
         return Ok(());
     }
@@ -105,14 +110,14 @@ async fn use_server(scenario: &Scenario, session: &Session) -> Result<(), Box<dy
         let schema =
             &tools.iter().find(|tool| tool.name == "json_schema_2020_12_tool").ok_or("no such tool")?.input_schema;
         let arguments = Map::from_iter([("schema".to_string(), json!(schema))]);
-        session.call_tool("json_schema_echo", arguments, rhaiway::CallOptions::default()).await?;
+        session.call_tool("json_schema_echo", arguments, CallOptions::default()).await?;
         return Ok(());
     }
     if scenario.name == "json-schema-ref-no-deref" {
         return Ok(()); // its tool can't be called
     }
     for tool in &tools {
-        session.call_tool(&tool.name, sample(&tool.input_schema), rhaiway::CallOptions::default()).await?;
+        session.call_tool(&tool.name, sample(&tool.input_schema), CallOptions::default()).await?;
     }
     let capabilities = session.server_info().map(|info| info.capabilities.clone()).unwrap_or_default();
     if capabilities.resources.is_some() {

@@ -96,11 +96,7 @@ const ONLY_2026_07_28: &[&str] = &[
 ];
 
 /// Scenarios that are known to fail, and why. One that passes is an error here, so that this list does not grow old.
-const FAILING: &[(&str, &str)] = &[
-    ("0.1.16::elicitation-sep1034-client-defaults", "the client asks nobody yet (elicitation)"),
-    ("2025-11-25::elicitation-sep1034-client-defaults", "the client asks nobody yet (elicitation)"),
-    ("2026-07-28::sep-2322-client-request-state", "requests in several rounds are not supported yet"),
-];
+const FAILING: &[(&str, &str)] = &[];
 
 pub fn tests() -> Vec<Trial> {
     let suites = [

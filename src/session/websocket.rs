@@ -97,7 +97,7 @@ async fn handshake(endpoint: &Endpoint) -> Result<Upgraded, String> {
         None | Some(SUBPROTOCOL) => {}
         Some(other) => return Err(format!("it wants to speak `{other}` on the WebSocket, not `{SUBPROTOCOL}`")),
     }
-    response.upgrade().await.map_err(|error| request_failed(error))
+    response.upgrade().await.map_err(request_failed)
 }
 
 /// MCP over an open WebSocket.
