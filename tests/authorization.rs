@@ -812,7 +812,14 @@ async fn silent_keyring() -> Result<(), Ignored> {
         let mut login = rhaiway(folder, &["auth", "login", "remote", "--no-browser"]);
         login.env_remove("RHAIWAY_KEYRING").env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={}", bus.display()));
         let stderr = log_in(login, |_| async {}).await;
-        assert!(stderr.contains("logged in to `remote`"), "{stderr}");
+        assert!(stderr.contains("logged in to `remote`") && !stderr.contains("panicked"), "{stderr}");
+        let mut login = rhaiway(folder, &["auth", "login", "remote", "--no-browser"]);
+        login
+            .env_remove("RHAIWAY_KEYRING")
+            .env_remove("DBUS_SESSION_BUS_ADDRESS")
+            .env("XDG_RUNTIME_DIR", folder.join("none"));
+        let stderr = log_in(login, |_| async {}).await;
+        assert!(stderr.contains("logged in to `remote`") && !stderr.contains("panicked"), "{stderr}");
         assert_eq!(std::fs::read_dir(folder.join("state/rhaiway/tokens")).unwrap().count(), 1);
     }
     Ok(())
