@@ -6,8 +6,8 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use rhaiway::model::{ElicitRequestParams, ElicitResult, ElicitationAction};
-use rhaiway::{CallOptions, Client, Config, Origin, Session};
+use rhaiway::model::{ElicitResult, ElicitationAction};
+use rhaiway::{CallOptions, Client, Config, Session};
 use serde_json::{Map, Value, json};
 
 const SERVER: &str = "conformance";
@@ -45,7 +45,10 @@ async fn run(scenario: &Scenario, url: &str) -> Result<(), Box<dyn Error>> {
         .on_authorization(REDIRECT_URI, |request| async move {
             agree(&request.url).await.map_err(|error| error.to_string())
         })
-        .on_elicitation(accept)
+        // The form as it comes: what is left out has its defaults.
+        .on_elicitation(|_, _| async {
+            Ok::<_, rhaiway::Error>(ElicitResult::new(ElicitationAction::Accept).with_content(json!({})))
+        })
         .build()?;
     let outcome = match client.create_session(SERVER).await {
         Ok(session) => use_server(scenario, &session).await,
@@ -81,11 +84,6 @@ fn authorization(scenario: &Scenario) -> Value {
         }),
         _ => json!({"client_metadata_url": CLIENT_METADATA_URL}),
     }
-}
-
-/// Somebody who accepts forms as they are, with their defaults.
-async fn accept(_form: ElicitRequestParams, _from: Origin) -> Result<ElicitResult, std::io::Error> {
-    Ok(ElicitResult::new(ElicitationAction::Accept).with_content(json!({})))
 }
 
 /// Does what a browser does in which somebody has agreed before: the suite's servers redirect at once.

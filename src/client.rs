@@ -868,8 +868,9 @@ impl ScriptDoor {
             });
         }
         let answer = session.call_tool(&tool.name, arguments, options).await.map_err(|error| match error {
-            Error::Call(failure) if failure.kind == FailureKind::Timeout => {
-                let seconds = timeout.unwrap_or(left).as_secs_f64();
+            // Without a `call_timeout`, it was a middleware's.
+            Error::Call(failure) if failure.kind == FailureKind::Timeout && timeout.is_some() => {
+                let seconds = timeout.unwrap_or_default().as_secs_f64();
                 fail(
                     FailureKind::Timeout,
                     format!(

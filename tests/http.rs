@@ -100,7 +100,7 @@ async fn bounded() -> Result<(), Ignored> {
     let long = error(&session, "plain").await;
     assert!(long.ends_with("HTTP response body exceeded the maximum size of 33554432 bytes"), "{long}");
     let long = error(&session, "stream").await;
-    assert!(long.ends_with("the connection is closed; it sent an event of more than 33554432 bytes"), "{long}");
+    assert!(long.ends_with("the connection is closed; it sent a message of more than 33554432 bytes"), "{long}");
     assert!(session.is_connected());
     Ok(())
 }
@@ -134,7 +134,7 @@ async fn errors() -> Result<(), Ignored> {
         ("broken", "it answered HTTP 500 Internal Server Error"),
         ("told", "the disk is full (JSON-RPC error -32000)"),
         ("other", "it answered HTTP 400 Bad Request: `{\"detail\": \"no such tenant\"}`"),
-        ("html", "Unexpected content type: Some(\"text/html\")"),
+        ("html", "it answered with `text/html`, which is neither JSON nor an event stream"),
         ("junk", "unexpected server response: the answer is no MCP message"),
         ("refused", "run `rhaiway auth login remote`, or set `auth` to a token, or `headers`, in its configuration"),
     ] {

@@ -706,6 +706,8 @@ async fn rejecting() -> Result<(), Ignored> {
     let rejected = json!(["rejected", "one", "write", "writing is not allowed"]);
     assert_eq!(value(run(&client, script).await), json!([rejected, rejected, "echo"]));
     assert_eq!(server.requests("tools/call").len(), 1);
+    let error = run(&client, "one.write(#{})").await.error.unwrap();
+    assert_eq!((error.kind.as_str(), &*error.message), ("rejected", "writing is not allowed"));
 
     let session = server.session(|builder| builder.middleware(Reject)).await;
     let error = call(&session, "write").await.unwrap_err();
@@ -870,6 +872,9 @@ impl Middleware for Sign {
         next: Next<'_, CallTool>,
     ) -> Result<ToolAnswer, Error> {
         request.params.arguments.insert("signed".into(), json!(true));
+        if request.params.name == "wait" {
+            request.params.options.timeout = Some(Duration::from_millis(1));
+        }
         next.run(request).await
     }
 
@@ -890,6 +895,9 @@ async fn scripts() -> Result<(), Ignored> {
         value(run(&client, script).await),
         json!([{"a": 1, "signed": true}, [{"a": 2, "signed": true}], "unknown_tool"])
     );
+    let script = "try { one.wait(#{}) } catch (e) { return [e.kind, e.message]; }";
+    let message = "the time limit of the call, 0.001 s, is over";
+    assert_eq!(value(run(&client, script).await), json!(["call_timeout", message]));
     Ok(())
 }
 

@@ -598,7 +598,7 @@ impl Inner {
         if state.failures > 1 {
             let delay = backoff(state.failures - 1);
             let message = format!(
-                "{reason}; that was the {}th time in a row that it soon ended, so it is left alone for {} s",
+                "{reason}; it soon ended {} times in a row, so it is left alone for {} s",
                 state.failures,
                 delay.as_secs_f64()
             );

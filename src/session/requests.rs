@@ -96,13 +96,19 @@ impl Deadline {
         let Some(at) = self.at else { return Ok(None) };
         let left = at.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            let seconds = self.timeout.unwrap_or_default().as_secs_f64();
-            return Err(Trouble::new(
-                FailureKind::Timeout,
-                format!("the time limit of the call, {seconds} s, is over"),
-            ));
+            return Err(self.over());
         }
         Ok(Some(left))
+    }
+
+    fn over(self) -> Trouble {
+        let seconds = self.timeout.unwrap_or_default().as_secs_f64();
+        Trouble::new(FailureKind::Timeout, format!("the time limit of the call, {seconds} s, is over"))
+    }
+
+    /// Where a request ran out of the time that was left, it is the whole that is told.
+    fn explain(self, trouble: Trouble) -> Trouble {
+        if trouble.kind == FailureKind::Timeout { self.over() } else { trouble }
     }
 }
 
@@ -224,7 +230,8 @@ impl Exchange<'_> {
         let (mut responses, mut state) = (None, None);
         for _ in 0..ROUNDS {
             let options = CallOptions { timeout: deadline.left()?, ..options.clone() };
-            let text = self.text_with(ask(responses, state), options).await?;
+            let text =
+                self.text_with(ask(responses, state), options).await.map_err(|trouble| deadline.explain(trouble))?;
             // Without the words there is no need to parse.
             if !text.contains("input_required") {
                 return Ok(text);
@@ -305,7 +312,8 @@ impl Exchange<'_> {
             tokio::time::sleep(left.map_or(poll, |left| left.min(poll))).await;
             let options = CallOptions { timeout: deadline.left()?, ..CallOptions::default() };
             let request = GetTaskRequest::new(GetTaskParams::new(id.clone()));
-            state = task(&self.text_with(ClientRequest::GetTaskRequest(request), options).await?)?;
+            let text = self.text_with(ClientRequest::GetTaskRequest(request), options).await;
+            state = task(&text.map_err(|trouble| deadline.explain(trouble))?)?;
         }
     }
 

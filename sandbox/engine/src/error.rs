@@ -7,12 +7,13 @@ use crate::reader::{self, Reading};
 use crate::{Position, current, json};
 
 /// Kinds that what a script throws may have: those of failed calls, which a script may throw on, and of our own functions.
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 10] = [
     "answer",
     "arguments",
     "call_timeout",
     "connection",
     "protocol",
+    "rejected",
     "runtime",
     "tool",
     "unknown_server",
