@@ -31,7 +31,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("jsonschema", &["catalog"]),
     // `middleware` and `client` for its model types, which are in the public API, and for handlers that are given as servers.
     ("rmcp", &["middleware", "session", "serve", "client", "lib"]),
-    ("reqwest", &["session"]),
+    // `cli` for its URLs.
+    ("reqwest", &["session", "cli"]),
     ("tokio_tungstenite", &["session"]),
     ("jsonwebtoken", &["session"]),
     ("aws_lc_rs", &["session"]),
