@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 
 use crate::support::{Ignored, cache_dir, config, program, run, target_dir, test, value};
 
@@ -35,6 +36,7 @@ pub fn tests() -> Vec<Trial> {
         test("authorization::a_static_token_is_sent_as_it_is", static_token),
         test("authorization::client_credentials_need_nobody", client_credentials),
         test("authorization::a_person_may_take_longer_than_the_server", slow_person),
+        test("authorization::the_older_transport_is_authorised_too", older_transport),
         test("authorization::settings_are_checked", settings),
         test("authorization::secrets_are_not_shown", secrets_are_not_shown),
         test("authorization::the_command_logs_in_and_out", command),
@@ -46,12 +48,16 @@ pub fn tests() -> Vec<Trial> {
 
 /// What the server does, and what was done to it.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each test sets one")]
 struct State {
     refuse_login: bool,
     refuse_all: bool,
     grant_only: Option<&'static str>,
     issuer: Option<&'static str>,
     stream: bool,
+    /// Speaks HTTP+SSE, and what goes out on its event stream.
+    older: bool,
+    events: Option<mpsc::UnboundedSender<String>>,
     /// Scopes by access token.
     valid: HashMap<String, BTreeSet<String>>,
     refresh_tokens: BTreeSet<String>,
@@ -134,6 +140,10 @@ impl Server {
                             server.stream(connection).await;
                             return;
                         }
+                        if request.method == "GET" && request.target == "/mcp" && server.is_older_for(&request) {
+                            server.older_stream(connection).await;
+                            return;
+                        }
                         let Response { status, headers, body } = server.respond(&request);
                         let length = body.len();
                         let text = format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\n\r\n{body}");
@@ -175,6 +185,25 @@ impl Server {
         std::future::pending::<()>().await;
     }
 
+    /// Whether it is to open the event stream of the older transport.
+    fn is_older_for(&self, request: &Request) -> bool {
+        let state = self.state();
+        let token = request.headers.get("authorization").and_then(|header| header.strip_prefix("Bearer "));
+        state.older && token.is_some_and(|token| state.valid.contains_key(token))
+    }
+
+    async fn older_stream(&self, mut connection: BufReader<TcpStream>) {
+        let (sender, mut events) = mpsc::unbounded_channel();
+        self.state().events = Some(sender);
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\nevent: endpoint\ndata: /messages\n\n";
+        connection.write_all(head.as_bytes()).await.unwrap();
+        while let Some(event) = events.recv().await {
+            if connection.write_all(format!("data: {event}\n\n").as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    }
+
     fn respond(&self, request: &Request) -> Response {
         let (path, parameters) = request.target.split_once('?').unwrap_or((&request.target, ""));
         let origin = &self.origin;
@@ -201,7 +230,20 @@ impl Server {
             }
             ("GET", "/authorize") => self.authorize(&query(parameters)),
             ("POST", "/token") => self.token(&query(&request.body)),
+            ("POST", "/mcp") if self.state().older => answer("405 Method Not Allowed", String::new(), ""),
             ("POST", "/mcp") => self.mcp(request),
+            ("POST", "/messages") => {
+                let answered = self.mcp(request);
+                if answered.status != "200 OK" {
+                    return answered;
+                }
+                self.state().events.as_ref().unwrap().send(answered.body).unwrap();
+                answer("202 Accepted", String::new(), "")
+            }
+            ("GET", "/mcp") if self.state().older => {
+                let metadata = format!("{origin}/.well-known/oauth-protected-resource/mcp");
+                answer("401 Unauthorized", format!("www-authenticate: Bearer resource_metadata=\"{metadata}\"\r\n"), "")
+            }
             ("DELETE", "/mcp") => answer("204 No Content", String::new(), ""),
             ("GET", "/mcp") => answer("405 Method Not Allowed", String::new(), ""),
             _ => answer("404 Not Found", String::new(), ""),
@@ -581,6 +623,22 @@ async fn slow_person() -> Result<(), Ignored> {
     Ok(())
 }
 
+async fn older_transport() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    server.state().older = true;
+    let mut entry = server.entry();
+    entry["type"] = json!("sse");
+    let client = client(entry);
+    call(&client, "read").await.unwrap();
+    assert_eq!(server.seen(), (1, 1, 0));
+    server.state().valid.clear();
+    call(&client, "read").await.unwrap();
+    assert_eq!(server.seen(), (1, 1, 1));
+    call(&client, "admin").await.unwrap();
+    assert_eq!(server.seen(), (2, 1, 1));
+    Ok(())
+}
+
 async fn settings() -> Result<(), Ignored> {
     for (auth, message) in [
         (json!(5), ": expected a token, or an object for OAuth, found `5`"),
@@ -754,7 +812,14 @@ async fn silent_keyring() -> Result<(), Ignored> {
         let mut login = rhaiway(folder, &["auth", "login", "remote", "--no-browser"]);
         login.env_remove("RHAIWAY_KEYRING").env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={}", bus.display()));
         let stderr = log_in(login, |_| async {}).await;
-        assert!(stderr.contains("logged in to `remote`"), "{stderr}");
+        assert!(stderr.contains("logged in to `remote`") && !stderr.contains("panicked"), "{stderr}");
+        let mut login = rhaiway(folder, &["auth", "login", "remote", "--no-browser"]);
+        login
+            .env_remove("RHAIWAY_KEYRING")
+            .env_remove("DBUS_SESSION_BUS_ADDRESS")
+            .env("XDG_RUNTIME_DIR", folder.join("none"));
+        let stderr = log_in(login, |_| async {}).await;
+        assert!(stderr.contains("logged in to `remote`") && !stderr.contains("panicked"), "{stderr}");
         assert_eq!(std::fs::read_dir(folder.join("state/rhaiway/tokens")).unwrap().count(), 1);
     }
     Ok(())
