@@ -268,6 +268,11 @@ fn server() {
             }),
             "tools/list" => json!({"tools": tools()}),
             "tools/call" => json!({"content": [], "structuredContent": {"answer": 42}}),
+            "server/discover" => {
+                let error = json!({"code": -32601, "message": "unknown"});
+                writeln!(out, "{}", json!({"jsonrpc": "2.0", "id": request["id"], "error": error})).unwrap();
+                continue;
+            }
             _ => continue, // notifications
         };
         let answer = json!({"jsonrpc": "2.0", "id": request["id"], "result": result});
