@@ -547,6 +547,9 @@ impl Inner {
 
     /// Connects, unless it is connected.
     async fn connect(&self, asked: Asked) -> Result<Arc<Connection>, Error> {
+        if let Some(connection) = self.standing() {
+            return Ok(connection);
+        }
         let mut closings = self.closings.subscribe();
         let _one_at_a_time = self.connecting.lock().await;
         if let Some(connection) = self.standing() {
@@ -894,7 +897,7 @@ impl Transmit for Handshake<'_> {
             let Params::Initialize(info) = request.params else {
                 return Err(self.inner.connect_error("a middleware made another request of it".into(), Vec::new()));
             };
-            let connection = Arc::new(self.run(&info).await?);
+            let connection = Arc::new(Box::pin(self.run(&info)).await?);
             let server = connection.server_info();
             let before = self.made.lock().unwrap_or_else(PoisonError::into_inner).replace(connection);
             if let Some(before) = before {
