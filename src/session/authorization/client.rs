@@ -157,3 +157,16 @@ impl OAuthHttpClient for Client {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_proxy_does_not_open_other_networks() {
+        let guard = Guard::new(&Url::parse("https://93.184.216.34/mcp").unwrap(), [].into_iter());
+        let client = Client::new(reqwest::Client::builder().no_proxy(), guard, true).unwrap();
+        let problem = client.token_request("http://127.0.0.1:1/token", &[], None).await.unwrap_err();
+        assert!(problem.to_string().ends_with("it is in a network that the MCP server is not in"), "{problem}");
+    }
+}
