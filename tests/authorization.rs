@@ -689,10 +689,12 @@ async fn given_up_login() -> Result<(), Ignored> {
         state.valid.clear();
         state.refresh_tokens.clear();
     }
+    let began = std::time::Instant::now();
     for _ in 0..3 {
         let error = session.call_tool("read", Map::new(), soon()).await.unwrap_err();
         assert_eq!(error.kind(), Some(rhaiway::FailureKind::Timeout), "{error}");
     }
+    assert!(began.elapsed() < Duration::from_secs(4), "a call that is given up does not wait for the login");
     told.send_replace(true);
     session.call_tool("read", Map::new(), CallOptions::default()).await.unwrap();
     assert_eq!((*asked.lock().unwrap(), server.state().logins.len()), (2, 2));

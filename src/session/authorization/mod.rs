@@ -347,6 +347,10 @@ impl OAuth {
         url: &Url,
         headers: &mut HeaderMap,
     ) -> Result<(), Problem> {
+        // It has nothing to wait for: where somebody is asked, the tokens do not serve.
+        if attempt.quiet && self.asked.load(Ordering::Acquire) & 1 == 1 {
+            return Err(Problem::LoginNeeded { server: self.key.server.clone() });
+        }
         let tokens = self.current().await?;
         attempt.used = tokens.as_ref().map(|tokens| tokens.access_token.clone());
         let Some(tokens) = tokens else { return Ok(()) };
