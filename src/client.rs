@@ -271,7 +271,9 @@ impl ClientBuilder {
     /// sent afterwards, such as `http://127.0.0.1:8765/callback`. `ask` gets the address to open, and gives the full address that the
     /// browser was then sent to, or why there is none; it sees to it that it does not wait for ever. It is asked when the server refuses
     /// a request for want of (enough) authorisation, and one at a time for each server; the time that it takes does not count as the
-    /// server's. After an answer that came to nothing, nobody is asked again on the same connection for a minute.
+    /// server's, and it goes on where the request is given up meanwhile, as long as there is the client or a session of it. After an
+    /// answer that came to nothing, nobody is asked again for that server for a minute, or until its tokens are
+    /// [forgotten](Client::forget_authorization).
     ///
     /// Where this is not called, such a server is an [`Error::Connect`] that names `rhaiway auth login`, unless tokens are
     /// [kept](ClientBuilder::token_store) for it, or its `auth` needs nobody.
@@ -568,7 +570,8 @@ impl Client {
         session::stored_authorization(name, &config, &self.inner.setup.settings).await
     }
 
-    /// Forgets the tokens that are kept for a server. An open session goes on with those that it has.
+    /// Forgets the tokens that are kept for a server. An open session goes on with those that it has, and
+    /// keeps none that it renews.
     ///
     /// # Errors
     /// As for [`Client::stored_authorization`].

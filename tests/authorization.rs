@@ -7,14 +7,14 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use libtest_mimic::Trial;
-use rhaiway::{AuthorizationRequest, Client, ClientBuilder, Isolation, TokenKey, TokenStore};
+use rhaiway::{AuthorizationRequest, CallOptions, Client, ClientBuilder, Isolation, TokenKey, TokenStore};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::support::{Ignored, cache_dir, config, program, run, target_dir, test, value};
 
@@ -37,10 +37,20 @@ pub fn tests() -> Vec<Trial> {
         test("authorization::client_credentials_need_nobody", client_credentials),
         test("authorization::a_person_may_take_longer_than_the_server", slow_person),
         test("authorization::the_older_transport_is_authorised_too", older_transport),
+        test("authorization::a_login_does_not_end_with_the_call_that_it_is_for", given_up_login),
+        test("authorization::a_login_does_not_end_with_the_connection_that_it_is_for", given_up_connection),
+        test("authorization::a_login_ends_with_the_client", gone_client),
+        test("authorization::a_renewal_does_not_end_with_the_call_that_it_is_for", given_up_renewal),
+        test("authorization::a_renewal_that_fails_does_not_hold_up_tokens_that_are_good", failing_renewal),
+        test("authorization::forgotten_tokens_stay_forgotten", forgotten),
+        test("authorization::a_websocket_has_the_tokens_of_its_address", websocket_tokens),
         test("authorization::settings_are_checked", settings),
         test("authorization::secrets_are_not_shown", secrets_are_not_shown),
         test("authorization::the_command_logs_in_and_out", command),
+        test("authorization::the_command_asks_once_however_long_it_takes", slow_command),
+        test("authorization::a_secret_for_whoever_the_server_names_is_warned_of", unnamed_issuer),
         test("authorization::a_keyring_that_does_not_answer_is_left_alone", silent_keyring),
+        test("authorization::older_tokens_in_the_keyring_are_not_left_there", older_in_keyring),
         test("http::integers_in_plain_json_keep_their_digits", integers),
         test("http::an_idle_stream_is_not_an_answer_that_fails", idle_stream),
     ]
@@ -55,6 +65,9 @@ struct State {
     grant_only: Option<&'static str>,
     issuer: Option<&'static str>,
     stream: bool,
+    /// Token requests are served, and then answered when this is notified.
+    hold_tokens: Option<Arc<Notify>>,
+    tokens_down: bool,
     /// Speaks HTTP+SSE, and what goes out on its event stream.
     older: bool,
     events: Option<mpsc::UnboundedSender<String>>,
@@ -145,6 +158,10 @@ impl Server {
                             return;
                         }
                         let Response { status, headers, body } = server.respond(&request);
+                        let held = server.state().hold_tokens.clone().filter(|_| request.target == "/token");
+                        if let Some(held) = held {
+                            held.notified().await;
+                        }
                         let length = body.len();
                         let text = format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\n\r\n{body}");
                         if connection.write_all(text.as_bytes()).await.is_err() {
@@ -272,6 +289,13 @@ impl Server {
         let refused =
             || json_answer("400 Bad Request", json!({"error": "invalid_grant", "error_description": "it is unknown"}));
         assert_eq!(form["resource"], format!("{}/mcp", self.origin));
+        if form["grant_type"] == "refresh_token" {
+            state.renewals += 1;
+        }
+        if state.tokens_down {
+            let error = json!({"error": "temporarily_unavailable", "error_description": "x".repeat(5000)});
+            return json_answer("503 Service Unavailable", error);
+        }
         let scopes = match form["grant_type"].as_str() {
             "authorization_code" => {
                 assert_eq!(form["client_secret"], "SECRET-of-client");
@@ -281,7 +305,6 @@ impl Server {
             }
             "refresh_token" => {
                 assert_eq!(form["client_secret"], "SECRET-of-client");
-                state.renewals += 1;
                 if !state.refresh_tokens.remove(&form["refresh_token"]) {
                     return refused();
                 }
@@ -377,10 +400,8 @@ fn client(entry: Value) -> Client {
 
 async fn call(client: &Client, tool: &str) -> Result<Value, String> {
     let session = client.create_session("remote").await.map_err(|error| error.to_string())?;
-    let answer = session
-        .call_tool(tool, Map::new(), rhaiway::CallOptions::default())
-        .await
-        .map_err(|error| error.to_string())?;
+    let answer =
+        session.call_tool(tool, Map::new(), CallOptions::default()).await.map_err(|error| error.to_string())?;
     Ok(answer.structured().map(|content| content.to_string().parse().unwrap()).unwrap_or_default())
 }
 
@@ -460,7 +481,7 @@ async fn renewed_in_a_session() -> Result<(), Ignored> {
     let client = client(server.entry());
     let session = client.create_session("remote").await.unwrap();
     server.state().valid.clear();
-    join_all((0..20).map(|_| session.call_tool("read", Map::new(), rhaiway::CallOptions::default())))
+    join_all((0..20).map(|_| session.call_tool("read", Map::new(), CallOptions::default())))
         .await
         .into_iter()
         .for_each(|answer| {
@@ -483,7 +504,7 @@ async fn login_again() -> Result<(), Ignored> {
         state.valid.clear();
         state.refresh_tokens.clear();
     }
-    session.call_tool("read", Map::new(), rhaiway::CallOptions::default()).await.unwrap();
+    session.call_tool("read", Map::new(), CallOptions::default()).await.unwrap();
     assert_eq!(server.seen(), (2, 1, 1));
     // The other one takes what this one has got, without asking anybody.
     call(&alone, "read").await.unwrap();
@@ -545,6 +566,14 @@ async fn refused_login() -> Result<(), Ignored> {
         error.ends_with("authorisation failed: it was refused in the browser: access_denied: not today"),
         "{error}"
     );
+    // Nor is another connection a reason to ask again.
+    let client = client(server.entry());
+    let first = call(&client, "read").await.unwrap_err();
+    assert_eq!(call(&client, "read").await.unwrap_err(), first);
+    assert_eq!(server.state().logins.len(), 2);
+    server.state().refuse_login = false;
+    client.forget_authorization("remote").await.unwrap();
+    call(&client, "read").await.unwrap();
     Ok(())
 }
 
@@ -569,7 +598,7 @@ async fn another_issuer() -> Result<(), Ignored> {
         state.valid.clear();
         state.issuer = Some("/moved");
     }
-    session.call_tool("read", Map::new(), rhaiway::CallOptions::default()).await.unwrap();
+    session.call_tool("read", Map::new(), CallOptions::default()).await.unwrap();
     assert_eq!(server.seen(), (2, 2, 0));
     let pinned = json!({"url": server.entry()["url"], "auth": {"issuer": "https://login.example.com"}});
     let error = call(&self::client(pinned), "read").await.unwrap_err();
@@ -601,13 +630,17 @@ async fn client_credentials() -> Result<(), Ignored> {
     let mut entry = server.entry();
     entry["auth"] =
         json!({"grant": "client_credentials", "client_id": "machine", "client_secret": "${SECRET}", "scope": "read"});
-    let client = builder(entry).build().unwrap();
+    let client = builder(entry.clone()).build().unwrap();
     let session = client.create_session("remote").await.unwrap();
-    session.call_tool("admin", Map::new(), rhaiway::CallOptions::default()).await.unwrap();
+    session.call_tool("admin", Map::new(), CallOptions::default()).await.unwrap();
     server.state().valid.clear();
-    session.call_tool("read", Map::new(), rhaiway::CallOptions::default()).await.unwrap();
+    session.call_tool("read", Map::new(), CallOptions::default()).await.unwrap();
     assert_eq!(server.seen(), (0, 0, 0));
     assert_eq!(server.state().issued, 3);
+    server.state().tokens_down = true;
+    let error = call(&builder(entry).build().unwrap(), "read").await.unwrap_err();
+    assert!(error.contains("the token request was refused: temporarily_unavailable: xxx"), "{error}");
+    assert!(error.len() < 1000, "{error}");
     Ok(())
 }
 
@@ -620,6 +653,153 @@ async fn slow_person() -> Result<(), Ignored> {
     let mut entry = server.entry();
     entry["connect_timeout"] = json!(1);
     call(&builder(entry).on_authorization(REDIRECT_URI, slow).build().unwrap(), "read").await.unwrap();
+    Ok(())
+}
+
+/// A person who agrees once told to, and how often one was asked.
+fn waiting_person() -> (watch::Sender<bool>, Arc<Mutex<usize>>, impl Fn(AuthorizationRequest) -> Agreed + Send + Sync) {
+    let (told, asked) = (watch::Sender::new(false), Arc::new(Mutex::new(0)));
+    let (receiver, count) = (told.subscribe(), Arc::clone(&asked));
+    let ask = move |request| -> Agreed {
+        *count.lock().unwrap() += 1;
+        let mut told = receiver.clone();
+        Box::pin(async move {
+            told.wait_for(|told| *told).await.unwrap();
+            agree(request).await
+        })
+    };
+    (told, asked, ask)
+}
+
+type Agreed = BoxFuture<'static, Result<String, String>>;
+
+fn soon() -> CallOptions {
+    CallOptions::default().timeout(Duration::from_millis(300))
+}
+
+async fn given_up_login() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    let (told, asked, ask) = waiting_person();
+    let client = builder(server.entry()).on_authorization(REDIRECT_URI, ask).build().unwrap();
+    told.send_replace(true);
+    let session = client.create_session("remote").await.unwrap();
+    told.send_replace(false);
+    {
+        let mut state = server.state();
+        state.valid.clear();
+        state.refresh_tokens.clear();
+    }
+    let began = std::time::Instant::now();
+    for _ in 0..3 {
+        let error = session.call_tool("read", Map::new(), soon()).await.unwrap_err();
+        assert_eq!(error.kind(), Some(rhaiway::FailureKind::Timeout), "{error}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(4), "a call that is given up does not wait for the login");
+    told.send_replace(true);
+    session.call_tool("read", Map::new(), CallOptions::default()).await.unwrap();
+    assert_eq!((*asked.lock().unwrap(), server.state().logins.len()), (2, 2));
+    Ok(())
+}
+
+async fn given_up_connection() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    let (told, asked, ask) = waiting_person();
+    let client = builder(server.entry()).on_authorization(REDIRECT_URI, ask).build().unwrap();
+    for _ in 0..3 {
+        let connecting = tokio::time::timeout(Duration::from_millis(300), client.create_session("remote"));
+        connecting.await.unwrap_err();
+    }
+    told.send_replace(true);
+    call(&client, "read").await.unwrap();
+    assert_eq!((*asked.lock().unwrap(), server.state().logins.len()), (1, 1));
+    Ok(())
+}
+
+async fn gone_client() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    let (asked, mut waits) = mpsc::unbounded_channel();
+    let ask = move |_| {
+        let (waiting, ended) = mpsc::channel::<()>(1);
+        asked.send(ended).unwrap();
+        async move {
+            std::future::pending::<()>().await;
+            drop(waiting);
+            Err("it is over".to_string())
+        }
+    };
+    let client = builder(server.entry()).on_authorization(REDIRECT_URI, ask).build().unwrap();
+    let mut ended = tokio::select! {
+        _ = client.create_session("remote") => panic!("nobody agreed"),
+        ended = waits.recv() => ended.unwrap(),
+    };
+    drop(client);
+    assert!(tokio::time::timeout(Duration::from_secs(30), ended.recv()).await.unwrap().is_none());
+    Ok(())
+}
+
+async fn given_up_renewal() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    let client = client(server.entry());
+    let session = client.create_session("remote").await.unwrap();
+    let held = Arc::new(Notify::new());
+    {
+        let mut state = server.state();
+        state.valid.clear();
+        state.hold_tokens = Some(Arc::clone(&held));
+    }
+    let error = session.call_tool("read", Map::new(), soon()).await.unwrap_err();
+    assert_eq!(error.kind(), Some(rhaiway::FailureKind::Timeout), "{error}");
+    server.state().hold_tokens = None;
+    held.notify_one();
+    session.call_tool("read", Map::new(), CallOptions::default()).await.unwrap();
+    assert_eq!(server.seen(), (1, 1, 1));
+    Ok(())
+}
+
+async fn failing_renewal() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    let store = Store::default();
+    let first =
+        builder(server.entry()).on_authorization(REDIRECT_URI, agree).token_store(store.clone()).build().unwrap();
+    call(&first, "read").await.unwrap();
+    let mut kept: Value = serde_json::from_str(&store.0.lock().unwrap()["remote"]).unwrap();
+    kept["renew_at"] = json!(1);
+    store.0.lock().unwrap().insert("remote".into(), kept.to_string());
+    server.state().tokens_down = true;
+    let client = builder(server.entry()).token_store(store.clone()).build().unwrap();
+    let session = client.create_session("remote").await.unwrap();
+    for _ in 0..3 {
+        session.call_tool("read", Map::new(), CallOptions::default()).await.unwrap();
+    }
+    assert_eq!(server.seen(), (1, 1, 1));
+    Ok(())
+}
+
+async fn forgotten() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    let store = Store::default();
+    let client =
+        builder(server.entry()).on_authorization(REDIRECT_URI, agree).token_store(store.clone()).build().unwrap();
+    call(&client, "read").await.unwrap();
+    client.forget_authorization("remote").await.unwrap();
+    server.state().valid.clear();
+    call(&client, "read").await.unwrap();
+    assert_eq!(server.seen(), (1, 1, 1));
+    assert!(store.0.lock().unwrap().is_empty());
+    Ok(())
+}
+
+async fn websocket_tokens() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    server.state().older = true;
+    let address = server.origin.replace("http", "WS");
+    let client = client(json!({"ws_url": format!("{address}/mcp")}));
+    // It is no WebSocket, but wants a login all the same.
+    call(&client, "read").await.unwrap_err();
+    assert_eq!(server.state().logins.len(), 1);
+    assert!(client.stored_authorization("remote").await.unwrap().is_some());
+    client.forget_authorization("remote").await.unwrap();
+    assert!(client.stored_authorization("remote").await.unwrap().is_none());
     Ok(())
 }
 
@@ -658,6 +838,10 @@ async fn settings() -> Result<(), Ignored> {
         (
             json!({"grant": "enterprise_managed", "client_id": "x", "identity_provider": {"issuer": "https://id"}}),
             ".identity_provider.token_endpoint: expected a string, found nothing",
+        ),
+        (
+            json!({"grant": "enterprise_managed", "dpop": true}),
+            ".dpop: the grant `enterprise_managed` binds no tokens to a key",
         ),
         (json!({"dpop": "yes"}), ".dpop: expected `true` or `false`, found a string"),
     ] {
@@ -797,6 +981,79 @@ async fn command() -> Result<(), Ignored> {
     assert!(stderr.contains("nobody came back from the browser within 0.2 s"), "{stderr}");
     let (_, stderr) = ran(rhaiway(folder, &["auth", "login", "none"]), 2).await;
     assert!(stderr.contains("there is no server `none`"), "{stderr}");
+    Ok(())
+}
+
+/// rmcp takes a server for one of an older revision after 10 s of silence, and connects again.
+async fn slow_command() -> Result<(), Ignored> {
+    let command = async |older: bool, takes: Duration| {
+        let server = Server::start().await;
+        server.state().older = older;
+        let folder = tempfile::tempdir().unwrap();
+        let mut entry = server.entry();
+        if older {
+            entry["type"] = json!("sse");
+        }
+        let config = json!({"mcpServers": {"remote": entry}});
+        std::fs::write(folder.path().join("mcp.json"), config.to_string()).unwrap();
+        let login = rhaiway(folder.path(), &["auth", "login", "remote", "--no-browser"]);
+        let stderr = log_in(login, |_| tokio::time::sleep(takes)).await;
+        assert!(stderr.contains("logged in to `remote`"), "{stderr}");
+        assert_eq!(stderr.matches("open this address in a browser").count(), 1, "{stderr}");
+        assert_eq!(server.seen(), (1, 1, 0));
+    };
+    tokio::join!(command(false, Duration::from_secs(11)), command(true, Duration::ZERO));
+    Ok(())
+}
+
+async fn unnamed_issuer() -> Result<(), Ignored> {
+    let server = Server::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut entry = server.entry();
+    let auth = json!({"grant": "client_credentials", "client_id": "machine", "client_secret": "SECRET-of-machine"});
+    entry["auth"] = auth;
+    for warnings in [1, 0] {
+        let config = json!({"mcpServers": {"remote": entry}});
+        std::fs::write(folder.path().join("mcp.json"), config.to_string()).unwrap();
+        let mut command = rhaiway(folder.path(), &["run", "-e", "remote.read(); remote.admin().ok"]);
+        command.env_remove("RHAIWAY_LOG");
+        let (_, stderr) = ran(command, 0).await;
+        assert_eq!(stderr.matches("set `issuer` in its `auth`").count(), warnings, "{stderr}");
+        assert_eq!(stderr.contains(&server.origin), warnings == 1, "{stderr}");
+        entry["auth"]["issuer"] = json!(server.origin);
+    }
+    Ok(())
+}
+
+async fn older_in_keyring() -> Result<(), Ignored> {
+    #[cfg(target_os = "linux")]
+    {
+        let server = Server::start().await;
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        std::fs::write(folder.join("mcp.json"), json!({"mcpServers": {"remote": server.entry()}}).to_string()).unwrap();
+        let without_keyring = |command: &str| {
+            let mut command = rhaiway(folder, &["auth", command, "remote"]);
+            command.env_remove("RHAIWAY_KEYRING").env_remove("DBUS_SESSION_BUS_ADDRESS");
+            command.env("XDG_RUNTIME_DIR", folder.join("none"));
+            command
+        };
+        let mut login = without_keyring("login");
+        login.arg("--no-browser");
+        log_in(login, |_| async {}).await;
+        let kept = std::fs::read_dir(folder.join("state/rhaiway/tokens")).unwrap().next().unwrap().unwrap().path();
+        let text = || std::fs::read_to_string(&kept).unwrap();
+        assert!(text().contains("SECRET") && !text().contains("keyring"));
+        // As after a login that the keyring has kept.
+        std::fs::write(&kept, json!({"server": "remote"}).to_string()).unwrap();
+        let mut login = without_keyring("login");
+        login.arg("--no-browser");
+        log_in(login, |_| async {}).await;
+        assert!(text().contains("SECRET") && text().contains(r#""also_in_keyring":true"#), "{}", text());
+        let (_, stderr) = ran(without_keyring("logout"), 2).await;
+        assert!(stderr.contains("the keyring: "), "{stderr}");
+        assert!(!text().contains("SECRET"), "{}", text());
+    }
     Ok(())
 }
 

@@ -101,7 +101,8 @@ fn status(server: &str, stored: Option<&StoredAuthorization>) -> String {
 
 /// What tells that a login makes no sense for a server, and the port that the browser is sent to.
 fn redirect_port(config: &Config, server: &str) -> Result<u16, Failure> {
-    let (Transport::Http(http) | Transport::WebSocket(http)) = config.server(server)?.transport else {
+    let (Transport::Http(http) | Transport::Sse(http) | Transport::WebSocket(http)) = config.server(server)?.transport
+    else {
         return Err(Failure::usage(format!("`{server}` is no server over HTTP: there is nothing to log in to")));
     };
     match http.auth {
@@ -218,7 +219,7 @@ fn parameter(url: &str, name: &str) -> Option<String> {
     url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }
 
-/// A store that has nothing for a login, so that it is one, and keeps what comes of it.
+/// A store that has nothing before a login, so that it is one, and keeps what comes of it.
 struct Fresh {
     store: Tokens,
     obtained: Arc<AtomicBool>,
@@ -226,8 +227,9 @@ struct Fresh {
 
 #[async_trait::async_trait]
 impl TokenStore for Fresh {
-    async fn load(&self, _key: &TokenKey) -> io::Result<Option<String>> {
-        Ok(None)
+    async fn load(&self, key: &TokenKey) -> io::Result<Option<String>> {
+        // Whoever took long for the login is not to be asked again when the connection is made again.
+        if self.obtained.load(Ordering::Acquire) { self.store.load(key).await } else { Ok(None) }
     }
 
     async fn save(&self, key: &TokenKey, tokens: &str) -> io::Result<()> {

@@ -33,6 +33,15 @@ struct Entry {
     /// None where the keyring has them.
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens: Option<String>,
+    /// The keyring has older ones, which are to be forgotten with these.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    also_in_keyring: bool,
+}
+
+impl Entry {
+    fn in_keyring(&self) -> bool {
+        self.tokens.is_none() || self.also_in_keyring
+    }
 }
 
 impl Tokens {
@@ -62,7 +71,7 @@ impl Tokens {
         }
     }
 
-    fn write(&self, key: &TokenKey, tokens: Option<&str>) -> io::Result<()> {
+    fn write(&self, key: &TokenKey, tokens: Option<&str>, also_in_keyring: bool) -> io::Result<()> {
         let mut folder = std::fs::DirBuilder::new();
         folder.recursive(true);
         #[cfg(unix)]
@@ -75,7 +84,7 @@ impl Tokens {
         folder.create(&self.folder)?;
         // A temporary file can be read by its owner only, and stays so.
         let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
-        let entry = Entry { server: key.server().into(), tokens: tokens.map(String::from) };
+        let entry = Entry { server: key.server().into(), tokens: tokens.map(String::from), also_in_keyring };
         serde_json::to_writer(&mut file, &entry)?;
         file.as_file().sync_all()?;
         file.persist(self.file(key))?;
@@ -109,21 +118,27 @@ impl TokenStore for Tokens {
         if self.keyring {
             let secret = tokens.to_string();
             match in_keyring(key, move |entry| entry.set_password(&secret)).await {
-                Ok(()) => return self.write(key, None),
+                Ok(()) => return self.write(key, None, false),
                 Err(error) => {
                     let error = explain(error);
                     tracing::debug!(%error, "tokens are kept in a file");
                 }
             }
         }
-        self.write(key, Some(tokens))
+        let also_in_keyring = self.entry(key)?.is_some_and(|entry| entry.in_keyring());
+        self.write(key, Some(tokens), also_in_keyring)
     }
 
     async fn remove(&self, key: &TokenKey) -> io::Result<()> {
-        if let Some(Entry { tokens: None, .. }) = self.entry(key)? {
+        if let Some(entry) = self.entry(key)?.filter(Entry::in_keyring) {
             match in_keyring(key, keyring::Entry::delete_credential).await {
                 Ok(()) | Err(Some(keyring::Error::NoEntry)) => {}
-                Err(error) => return Err(explain(error)),
+                Err(error) => {
+                    if entry.tokens.is_some() {
+                        self.write(key, None, false)?;
+                    }
+                    return Err(explain(error));
+                }
             }
         }
         match std::fs::remove_file(self.file(key)) {

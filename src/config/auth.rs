@@ -243,6 +243,9 @@ fn complete(entry: &Entry<'_>, config: &OAuthConfig) -> Result<(), Error> {
         }
         Grant::JwtBearer => needed("assertion", config.assertion.is_some(), "jwt_bearer"),
         Grant::EnterpriseManaged => {
+            if config.dpop == Some(true) {
+                return Err(entry.fault("dpop", "the grant `enterprise_managed` binds no tokens to a key".into()));
+            }
             needed("client_id", client_id, "enterprise_managed")?;
             needed("identity_provider", config.identity_provider.is_some(), "enterprise_managed")
         }

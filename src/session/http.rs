@@ -13,7 +13,9 @@ use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use http::{Method, StatusCode};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{NoProxy, Proxy, Request, Response, Url, redirect};
-use rmcp::model::{ClientJsonRpcMessage, ClientRequest, ErrorData, JsonRpcMessage, ServerJsonRpcMessage};
+use rmcp::model::{
+    ClientJsonRpcMessage, ClientNotification, ClientRequest, ErrorData, JsonRpcMessage, ServerJsonRpcMessage,
+};
 use rmcp::transport::common::http_header::{
     EVENT_STREAM_MIME_TYPE, HEADER_LAST_EVENT_ID, HEADER_SESSION_ID, JSON_MIME_TYPE,
 };
@@ -292,7 +294,14 @@ impl HttpClient {
         *request.body_mut() = Some(serde_json::to_vec(&message)?.into());
         request.headers_mut().insert(ACCEPT, accepts());
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON_MIME_TYPE));
-        let response = self.endpoint.send(request).await?;
+        // What gives a request up does not wait for the login that the request waited for.
+        let gives_up = matches!(
+            &message,
+            JsonRpcMessage::Notification(sent)
+                if matches!(sent.notification, ClientNotification::CancelledNotification(_))
+        );
+        let attempt = if gives_up { Attempt::quiet() } else { Attempt::default() };
+        let response = self.endpoint.attempt(attempt, request).await?;
         let status = response.status();
         let in_session = session_id.is_some();
         if matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT) {

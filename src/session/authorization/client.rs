@@ -12,6 +12,7 @@ use rmcp::transport::auth::{OAuthHttpClient, OAuthHttpClientError, OAuthHttpClie
 use super::Problem;
 use super::addresses::Guard;
 use super::dpop::{self, Key, Nonces};
+use super::grants::shown;
 use crate::error::with_causes;
 
 /// How long one request may take.
@@ -24,8 +25,7 @@ const FORM: &str = "application/x-www-form-urlencoded";
 #[derive(Clone)]
 pub(super) struct Client {
     http: reqwest::Client,
-    /// None where a proxy looks up names.
-    guard: Option<Guard>,
+    guard: Guard,
     /// With which proofs are made on token requests, once tokens are to be bound.
     key: Arc<Mutex<Option<Arc<Key>>>>,
     pub(super) nonces: Arc<Nonces>,
@@ -35,8 +35,8 @@ impl Client {
     pub(super) fn new(http: reqwest::ClientBuilder, guard: Guard, proxied: bool) -> reqwest::Result<Self> {
         // A redirect would lead secrets elsewhere; rmcp follows those of metadata by itself.
         let mut http = http.redirect(redirect::Policy::none());
-        let guard = (!proxied).then_some(guard);
-        if let Some(guard) = &guard {
+        // A proxy looks up names itself, and may have one that only this network knows.
+        if !proxied {
             http = http.dns_resolver(Arc::new(guard.clone()));
         }
         Ok(Self { http: http.build()?, guard, key: Arc::default(), nonces: Arc::default() })
@@ -78,8 +78,10 @@ impl Client {
         }
         let text = |key: &str| answer.get(key).and_then(serde_json::Value::as_str);
         Err(Problem::failed(&match (text("error"), text("error_description")) {
-            (Some(error), Some(description)) => format!("the token request was refused: {error}: {description}"),
-            (Some(error), None) => format!("the token request was refused: {error}"),
+            (Some(error), Some(description)) => {
+                format!("the token request was refused: {}: {}", shown(error), shown(description))
+            }
+            (Some(error), None) => format!("the token request was refused: {}", shown(error)),
             (None, _) => format!("the token endpoint answered HTTP {}", response.status()),
         }))
     }
@@ -94,9 +96,7 @@ impl Client {
         let is_form =
             request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(FORM.as_bytes()));
         let key = self.key().filter(|_| is_form && request.method() == Method::POST);
-        if let Some(guard) = &self.guard
-            && !guard.allows(request.url()).await
-        {
+        if !self.guard.allows(request.url()).await {
             return Err("it is in a network that the MCP server is not in".into());
         }
         let mut nonce_wanted = false;
@@ -155,5 +155,18 @@ impl OAuthHttpClient for Client {
             let request = Request::try_from(request.request).map_err(|_| "it names what is no URL")?;
             self.execute_bounded(request).await.map_err(OAuthHttpClientError::from)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_proxy_does_not_open_other_networks() {
+        let guard = Guard::new(&Url::parse("https://93.184.216.34/mcp").unwrap(), [].into_iter());
+        let client = Client::new(reqwest::Client::builder().no_proxy(), guard, true).unwrap();
+        let problem = client.token_request("http://127.0.0.1:1/token", &[], None).await.unwrap_err();
+        assert!(problem.to_string().ends_with("it is in a network that the MCP server is not in"), "{problem}");
     }
 }

@@ -1,7 +1,6 @@
 //! How tokens are obtained: by each of the grants, and by renewing those that are over.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::Url;
@@ -16,7 +15,7 @@ use tracing::subscriber::NoSubscriber;
 
 use super::dpop::{Key, random_text};
 use super::tokens::{Registration, Tokens, now};
-use super::{Asking, Attempt, AuthorizationRequest, OAuth, PAUSE, Problem, State};
+use super::{Asking, Attempt, AuthorizationRequest, OAuth, Problem, State};
 use crate::config::Grant;
 use crate::error::with_causes;
 
@@ -57,7 +56,7 @@ impl Server {
 impl OAuth {
     /// Whether new tokens can be had for the sake of a request.
     pub(super) fn can_obtain(&self, attempt: &Attempt) -> bool {
-        self.config.grant != Grant::AuthorizationCode || (self.settings.ask.is_some() && !attempt.quiet)
+        self.config.grant != Grant::AuthorizationCode || (self.ask.is_some() && !attempt.quiet)
     }
 
     /// Looks for the authorisation server, anew where the MCP server gives a `challenge`.
@@ -155,12 +154,17 @@ impl OAuth {
                         return self.take(state, Some(stored));
                     }
                     state.tokens = None;
-                    let _ = self.settings.store.remove(&self.key).await;
+                    let _ = self.store.remove(&self.key).await;
                 }
                 return Err(explain(&error));
             }
         };
-        if let Err(error) = self.save(&renewed).await {
+        // Where there are none any more, somebody wants them to be forgotten.
+        let kept = match self.store.load(&self.key).await {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) | Err(_) => self.save(&renewed).await,
+        };
+        if let Err(error) = kept {
             tracing::warn!(server = self.key.server, %error, "the renewed tokens could not be kept");
         }
         tracing::debug!(server = self.key.server, "renewed the tokens");
@@ -184,30 +188,57 @@ impl OAuth {
         if !self.can_obtain(attempt) {
             return Err(Problem::LoginNeeded { server: self.key.server.clone() });
         }
-        if let Some((at, problem)) = &state.failed
-            && at.elapsed() < PAUSE
-        {
-            return Err(problem.clone());
+        let _turn;
+        if self.config.grant == Grant::AuthorizationCode {
+            _turn = if let Ok(turn) = self.login.one_at_a_time.try_lock() {
+                turn
+            } else {
+                let turn = {
+                    let _asking = Asking::new(&self.asked);
+                    self.login.one_at_a_time.lock().await
+                };
+                // What another connection has obtained meanwhile may serve here, too.
+                if let Some(stored) = self.load().await?
+                    && Some(&stored.access_token) != attempt.used.as_ref()
+                    && !stored.are_over()
+                    && scopes.iter().all(|scope| stored.scopes.contains(scope))
+                {
+                    return self.take(state, Some(stored));
+                }
+                turn
+            };
+            if let Some(problem) = self.login.problem() {
+                return Err(problem);
+            }
         }
         self.discover(state, challenge).await?;
+        self.warn(state);
         self.bind(challenge)?;
         let scopes = self.scopes(state, scopes).await;
         let tokens = match self.config.grant {
-            Grant::AuthorizationCode => {
-                let tokens = self.log_in(state, &scopes).await;
-                state.failed = tokens.as_ref().err().map(|problem| (Instant::now(), problem.clone()));
-                let tokens = tokens?;
-                self.save(&tokens)
-                    .await
-                    .map_err(|error| Problem::Failed(format!("the tokens can't be kept: {error}")))?;
-                tokens
-            }
+            Grant::AuthorizationCode => self.log_in(state, &scopes).await?,
             Grant::ClientCredentials => self.client_credentials(state, &scopes).await?,
             Grant::JwtBearer => self.jwt_bearer(state, &scopes).await?,
             Grant::EnterpriseManaged => self.enterprise_managed(state, &scopes).await?,
         };
         tracing::debug!(server = self.key.server, "obtained tokens");
         self.take(state, Some(tokens))
+    }
+
+    /// Says, once, that a secret goes to a server that nobody but the MCP server has named.
+    fn warn(&self, state: &mut State) {
+        if self.config.grant == Grant::AuthorizationCode || self.config.issuer.is_some() {
+            return;
+        }
+        let Some(Server { metadata, .. }) = &state.server else { return };
+        if !std::mem::replace(&mut state.warned, true) {
+            tracing::warn!(
+                server = self.key.server,
+                authorization_server = shown(metadata.issuer.as_deref().unwrap_or(&metadata.token_endpoint)),
+                "what its `auth` holds goes to the authorisation server that it names: set `issuer` in its `auth`, so that it \
+                 goes to no other"
+            );
+        }
     }
 
     /// Decides whether the tokens are to be bound to a key.
@@ -279,7 +310,7 @@ impl OAuth {
     /// Has a person agree in the browser.
     async fn log_in(&self, state: &mut State, scopes: &[String]) -> Result<Tokens, Problem> {
         let needed = || Problem::LoginNeeded { server: self.key.server.clone() };
-        let (redirect_uri, ask) = self.settings.ask.as_ref().ok_or_else(needed)?;
+        let (redirect_uri, ask) = self.ask.as_ref().ok_or_else(needed)?;
         let known = state.registration.take();
         let server = state.server.as_mut().ok_or_else(|| Problem::failed("there is no authorisation server"))?;
         let scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
@@ -290,24 +321,28 @@ impl OAuth {
         let url = server.manager.get_authorization_url(&scopes).await.map_err(|error| explain(&error))?;
         let expected_state = parameter(&url, "state");
         let request = AuthorizationRequest { server: self.key.server.clone(), url, redirect_uri: redirect_uri.clone() };
-        let answer = {
-            let _asking = Asking::new(&self.asked);
-            ask(request).await.map_err(Problem::Failed)?
-        };
-        if parameter(&answer, "state") != expected_state {
-            return Err(Problem::failed("the browser came back with another `state`: it belongs to another login"));
+        let agreed: Result<Tokens, Problem> = async {
+            let answer = {
+                let _asking = Asking::new(&self.asked);
+                let mut owner = self.owner.clone();
+                tokio::select! {
+                    answer = ask(request) => answer.map_err(Problem::Failed)?,
+                    _ = owner.changed() => return Err(Problem::failed("the client is gone")),
+                }
+            };
+            if parameter(&answer, "state") != expected_state {
+                return Err(Problem::failed("the browser came back with another `state`: it belongs to another login"));
+            }
+            let answer = exchange(server, &answer).await?;
+            let requested: Vec<String> = scopes.iter().map(ToString::to_string).collect();
+            let tokens = self.tokens(&answer, registration, &requested)?;
+            let unkept = |error| Problem::Failed(format!("the tokens can't be kept: {error}"));
+            self.save(&tokens).await.map_err(unkept)?;
+            Ok(tokens)
         }
-        if let Some(error) = parameter(&answer, "error") {
-            let description = parameter(&answer, "error_description");
-            let description = description.map(|text| format!(": {}", shown(&text))).unwrap_or_default();
-            return Err(Problem::Failed(format!("it was refused in the browser: {}{description}", shown(&error))));
-        }
-        let AuthorizationCallback { code, csrf_token, issuer, .. } = AuthorizationCallback::from_redirect_url(&answer)
-            .map_err(|_| Problem::failed("the address that the browser was sent to has no authorisation code"))?;
-        let exchange = server.manager.exchange_code_for_token_with_issuer(&code, &csrf_token, issuer.as_deref());
-        let answer = quietly(exchange).await.map_err(|error| explain(&error))?;
-        let requested: Vec<String> = scopes.iter().map(ToString::to_string).collect();
-        self.tokens(&answer, registration, &requested)
+        .await;
+        self.login.ended(agreed.as_ref().err());
+        agreed
     }
 
     /// As whom the client is known to an authorisation server; registers it where it is not yet.
@@ -436,7 +471,7 @@ impl OAuth {
                 .with_scopes(scopes.iter().cloned());
         let token = quietly(exchange.exchange(&self.client, &self.client))
             .await
-            .map_err(|error| Problem::Failed(error.to_string()))?;
+            .map_err(|error| Problem::failed(shown(&error.to_string())))?;
         let granted: Vec<&str> = token.scopes.iter().map(String::as_str).collect();
         let answer = json!({
             "access_token": token.access_token.secret(),
@@ -448,6 +483,19 @@ impl OAuth {
             Registration { id: client_id.clone(), secret: None, redirect_uri: None, issuer: Some(issuer) };
         self.tokens_of(&answer, registration, scopes)
     }
+}
+
+/// Exchanges what the browser came back with for tokens.
+async fn exchange(server: &Server, answer: &str) -> Result<OAuthTokenResponse, Problem> {
+    if let Some(error) = parameter(answer, "error") {
+        let description = parameter(answer, "error_description");
+        let description = description.map(|text| format!(": {}", shown(&text))).unwrap_or_default();
+        return Err(Problem::Failed(format!("it was refused in the browser: {}{description}", shown(&error))));
+    }
+    let AuthorizationCallback { code, csrf_token, issuer, .. } = AuthorizationCallback::from_redirect_url(answer)
+        .map_err(|_| Problem::failed("the address that the browser was sent to has no authorisation code"))?;
+    let exchange = server.manager.exchange_code_for_token_with_issuer(&code, &csrf_token, issuer.as_deref());
+    quietly(exchange).await.map_err(|error| explain(&error))
 }
 
 /// What a client signs to say who it is (RFC 7523).
@@ -503,7 +551,7 @@ fn parameter(url: &str, name: &str) -> Option<String> {
 }
 
 /// As much of a server's text as an error can hold.
-fn shown(text: &str) -> &str {
+pub(super) fn shown(text: &str) -> &str {
     &text[..text.floor_char_boundary(SHOWN)]
 }
 

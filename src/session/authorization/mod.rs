@@ -8,10 +8,11 @@ mod dpop;
 mod grants;
 mod tokens;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -19,6 +20,7 @@ use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::Url;
 use rmcp::transport::auth::WWWAuthenticateParams;
+use tokio::sync::watch;
 
 use super::ConfigPlace;
 use crate::config::{AuthConfig, HttpConfig, OAuthConfig};
@@ -37,6 +39,8 @@ const STEP_UPS: u32 = 2;
 const LONG: Duration = Duration::from_secs(5);
 /// How long nobody is asked again after a login that came to nothing.
 const PAUSE: Duration = Duration::from_mins(1);
+/// How long tokens that are still good are not renewed again after that failed.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(10);
 
 /// A place in the browser where a person has to agree.
 #[derive(Clone)]
@@ -69,11 +73,48 @@ pub(crate) struct AuthorizationSettings {
     pub(crate) store: Arc<dyn TokenStore>,
     /// Where the browser is sent, and who opens it.
     pub(crate) ask: Option<(String, Ask)>,
+    logins: Arc<Logins>,
 }
 
 impl Default for AuthorizationSettings {
     fn default() -> Self {
-        Self { store: Arc::new(MemoryStore::default()), ask: None }
+        Self { store: Arc::new(MemoryStore::default()), ask: None, logins: Arc::default() }
+    }
+}
+
+/// The logins of a client. They are not a connection's, as one that fails must not be what makes somebody be asked again.
+#[derive(Default)]
+struct Logins {
+    servers: Mutex<HashMap<TokenKey, Arc<Login>>>,
+    /// Closed when the client is gone.
+    client: watch::Sender<()>,
+}
+
+impl Logins {
+    fn of(&self, key: &TokenKey) -> Arc<Login> {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(servers.entry(key.clone()).or_default())
+    }
+}
+
+/// Logging in to one server.
+#[derive(Default)]
+struct Login {
+    one_at_a_time: tokio::sync::Mutex<()>,
+    /// The last one, if it came to nothing.
+    failed: Mutex<Option<(Instant, Problem)>>,
+}
+
+impl Login {
+    /// Why nobody is asked now, if so.
+    fn problem(&self) -> Option<Problem> {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.as_ref().filter(|(at, _)| at.elapsed() < PAUSE).map(|(_, problem)| problem.clone())
+    }
+
+    fn ended(&self, problem: Option<&Problem>) {
+        let failed = problem.map(|problem| (Instant::now(), problem.clone()));
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
     }
 }
 
@@ -104,7 +145,7 @@ impl Problem {
 }
 
 /// What one request has been through, so that it is not sent for ever.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Attempt {
     /// Whether it is not worth asking anybody.
     quiet: bool,
@@ -128,14 +169,18 @@ pub(super) enum Authorization {
     None,
     /// By a token that never changes.
     Token(HeaderValue),
-    OAuth(Box<OAuth>),
+    OAuth(Arc<OAuth>),
 }
 
 pub(super) struct OAuth {
     key: TokenKey,
     url: Url,
     config: OAuthConfig,
-    settings: AuthorizationSettings,
+    store: Arc<dyn TokenStore>,
+    ask: Option<(String, Ask)>,
+    login: Arc<Login>,
+    /// Closed when the client is gone.
+    owner: watch::Receiver<()>,
     client: Client,
     state: tokio::sync::Mutex<State>,
     /// In milliseconds, how long people have been asked; while one is, it is odd (see [`Asking`]).
@@ -150,8 +195,18 @@ struct State {
     registration: Option<Registration>,
     /// The authorisation server, once it was looked for.
     server: Option<Server>,
-    /// The last login, if it came to nothing.
-    failed: Option<(Instant, Problem)>,
+    /// When the tokens were last to be renewed, if that failed.
+    renewal_failed: Option<Instant>,
+    /// Whether it was said that secrets go to a server that the user has not named.
+    warned: bool,
+}
+
+impl State {
+    /// The tokens, if they are to be renewed before they are used.
+    fn due(&self) -> Option<Arc<Tokens>> {
+        let failed = self.renewal_failed.is_some_and(|at| at.elapsed() < RENEWAL_PAUSE);
+        self.tokens.clone().filter(|tokens| tokens.are_over() && !(failed && tokens.are_good()))
+    }
 }
 
 impl Authorization {
@@ -186,9 +241,12 @@ impl Authorization {
             message: format!("the HTTP client can't be set up: {error}"),
             stderr: Vec::new(),
         })?;
-        let settings = settings.clone();
         let (state, asked) = Default::default();
-        Ok(Self::OAuth(Box::new(OAuth { key, url: url.clone(), config: oauth, settings, client, state, asked })))
+        // Not the settings themselves, by which it is known that there is a client.
+        let AuthorizationSettings { store, ask, logins } = settings.clone();
+        let (login, owner) = (logins.of(&key), logins.client.subscribe());
+        let (url, config) = (url.clone(), oauth);
+        Ok(Self::OAuth(Arc::new(OAuth { key, url, config, store, ask, login, owner, client, state, asked })))
     }
 
     /// Adds to `headers` what authorises a request, if there is something.
@@ -272,13 +330,27 @@ impl Authorization {
 }
 
 impl OAuth {
+    /// Does what must not end with the request that needs it: somebody may have been asked, or a refresh token be used up.
+    async fn detached<T, F>(self: &Arc<Self>, work: impl FnOnce(Arc<Self>) -> F) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Problem>> + Send + 'static,
+    {
+        let done = tokio::spawn(work(Arc::clone(self))).await;
+        done.unwrap_or_else(|_| Err(Problem::failed("it was broken off")))
+    }
+
     async fn authorize(
-        &self,
+        self: &Arc<Self>,
         attempt: &mut Attempt,
         method: &Method,
         url: &Url,
         headers: &mut HeaderMap,
     ) -> Result<(), Problem> {
+        // It has nothing to wait for: where somebody is asked, the tokens do not serve.
+        if attempt.quiet && self.asked.load(Ordering::Acquire) & 1 == 1 {
+            return Err(Problem::LoginNeeded { server: self.key.server.clone() });
+        }
         let tokens = self.current().await?;
         attempt.used = tokens.as_ref().map(|tokens| tokens.access_token.clone());
         let Some(tokens) = tokens else { return Ok(()) };
@@ -295,7 +367,7 @@ impl OAuth {
     }
 
     async fn answered(
-        &self,
+        self: &Arc<Self>,
         attempt: &mut Attempt,
         url: &Url,
         status: StatusCode,
@@ -314,7 +386,8 @@ impl OAuth {
                 if std::mem::replace(&mut attempt.refused, true) {
                     return Err(Problem::NewTokensRefused);
                 }
-                self.refused(attempt, &challenge).await?;
+                let attempt = attempt.clone();
+                self.detached(|oauth| async move { oauth.refused(&attempt, &challenge).await }).await?;
                 Ok(true)
             }
             StatusCode::FORBIDDEN => {
@@ -324,7 +397,8 @@ impl OAuth {
                 }
                 attempt.step_ups += 1;
                 let scopes: Vec<String> = words(&params.scope.unwrap_or_default()).collect();
-                self.step_up(attempt, &challenge, scopes).await?;
+                let attempt = attempt.clone();
+                self.detached(|oauth| async move { oauth.step_up(&attempt, &challenge, scopes).await }).await?;
                 Ok(true)
             }
             _ => Ok(false),
@@ -332,20 +406,32 @@ impl OAuth {
     }
 
     /// The tokens to use now, renewed if they are over.
-    async fn current(&self) -> Result<Option<Arc<Tokens>>, Problem> {
-        let mut state = self.state.lock().await;
-        if !state.loaded {
-            let stored = self.load().await?;
-            self.take(&mut state, stored)?;
-            state.loaded = true;
+    async fn current(self: &Arc<Self>) -> Result<Option<Arc<Tokens>>, Problem> {
+        {
+            let mut state = self.state.lock().await;
+            if !state.loaded {
+                let stored = self.load().await?;
+                self.take(&mut state, stored)?;
+                state.loaded = true;
+            }
+            if state.due().is_none() {
+                return Ok(state.tokens.clone());
+            }
         }
-        if let Some(tokens) = state.tokens.clone().filter(|tokens| tokens.are_over())
+        self.detached(|oauth| async move { Ok(oauth.renewed().await) }).await
+    }
+
+    /// The tokens, renewed unless another request has done that meanwhile.
+    async fn renewed(&self) -> Option<Arc<Tokens>> {
+        let mut state = self.state.lock().await;
+        if let Some(tokens) = state.due()
             && let Err(problem) = self.renew(&mut state, &tokens, "").await
         {
+            state.renewal_failed = Some(Instant::now());
             // The server itself says whether they are over, and what to do then.
             tracing::debug!(server = self.key.server, %problem, "the tokens are over and were not renewed");
         }
-        Ok(state.tokens.clone())
+        state.tokens.clone()
     }
 
     /// New tokens after the server refused those that a request came with, if it did with any.
@@ -406,25 +492,24 @@ impl OAuth {
             }
             state.registration = Some(tokens.registration.clone());
         }
+        state.renewal_failed = None;
         state.tokens = tokens.map(Arc::new);
         Ok(())
     }
 
     async fn load(&self) -> Result<Option<Tokens>, Problem> {
-        load(&self.key, &self.settings)
-            .await
-            .map_err(|error| Problem::Failed(format!("can't load its tokens: {error}")))
+        load(&self.key, &*self.store).await.map_err(|error| Problem::Failed(format!("can't load its tokens: {error}")))
     }
 
     async fn save(&self, tokens: &Tokens) -> io::Result<()> {
         let text = serde_json::to_string(tokens).map_err(io::Error::other)?;
-        self.settings.store.save(&self.key, &text).await
+        self.store.save(&self.key, &text).await
     }
 }
 
 /// What is kept for a server. What can't be read is as good as nothing.
-async fn load(key: &TokenKey, settings: &AuthorizationSettings) -> io::Result<Option<Tokens>> {
-    let text = settings.store.load(key).await?;
+async fn load(key: &TokenKey, store: &dyn TokenStore) -> io::Result<Option<Tokens>> {
+    let text = store.load(key).await?;
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
 }
 
@@ -453,9 +538,16 @@ impl Drop for Asking<'_> {
 /// Which server's tokens an entry's are.
 fn key(config: &HttpConfig, entry_key: &str, place: &ConfigPlace<'_>) -> Result<TokenKey, Error> {
     let text = place.expand(entry_key, &config.url)?;
+    let mut url = Url::parse(&text).map_err(|error| place.wrong(entry_key, format!("it is not a URL: {error}")))?;
     // A WebSocket begins as HTTP.
-    let text = text.strip_prefix("ws").map(|rest| format!("http{rest}")).unwrap_or(text);
-    let url = Url::parse(&text).map_err(|error| place.wrong(entry_key, format!("it is not a URL: {error}")))?;
+    let scheme = match url.scheme() {
+        "ws" => Some("http"),
+        "wss" => Some("https"),
+        _ => None,
+    };
+    if scheme.is_some_and(|scheme| url.set_scheme(scheme).is_err()) {
+        return Err(place.wrong(entry_key, "it is not a URL"));
+    }
     Ok(TokenKey { server: place.server.into(), url: url.to_string() })
 }
 
@@ -466,7 +558,8 @@ pub(super) async fn stored(
     place: &ConfigPlace<'_>,
     settings: &AuthorizationSettings,
 ) -> Result<Option<StoredAuthorization>, Error> {
-    let tokens = load(&key(config, entry_key, place)?, settings).await.map_err(|error| unkept(place, &error))?;
+    let key = key(config, entry_key, place)?;
+    let tokens = load(&key, &*settings.store).await.map_err(|error| unkept(place, &error))?;
     Ok(tokens.as_ref().map(StoredAuthorization::from))
 }
 
@@ -478,6 +571,8 @@ pub(super) async fn forget(
     settings: &AuthorizationSettings,
 ) -> Result<(), Error> {
     let key = key(config, entry_key, place)?;
+    // Whoever comes next may ask again.
+    settings.logins.of(&key).ended(None);
     settings.store.remove(&key).await.map_err(|error| unkept(place, &error))
 }
 

@@ -138,6 +138,11 @@ impl Tokens {
         self.renew_at.is_some_and(|at| at <= now())
     }
 
+    /// Whether they can still be used.
+    pub(super) fn are_good(&self) -> bool {
+        self.expires_at.is_none_or(|at| at > now())
+    }
+
     /// As rmcp has them.
     pub(super) fn to_rmcp(&self) -> Result<StoredCredentials, Problem> {
         let mut answer = json!({"access_token": self.access_token, "token_type": "Bearer"});
