@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use criterion::Criterion;
 use rhaiway::middleware::{Metrics, Middleware, Next, Ping, Request, async_trait};
 use rhaiway::{Client, Detail, Error, ExecuteOptions, Isolation, Limits};
-use rmcp::ServiceExt;
-use rmcp::model::CallToolRequestParams;
+use rmcp::model::{CallToolRequestParams, ProtocolVersion};
+use rmcp::service::{ClientLifecycleMode, ClientServiceExt};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -161,7 +161,10 @@ async fn beside_the_bare_client() {
         .spawn()
         .unwrap();
     // What rmcp's `TokioChildProcess` does too; its feature is not worth a second build of rmcp.
-    let bare = ().serve((child.stdout.take().unwrap(), child.stdin.take().unwrap())).await.unwrap();
+    let pipes = (child.stdout.take().unwrap(), child.stdin.take().unwrap());
+    // What our client speaks with this server.
+    let lifecycle = ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] };
+    let bare = ().serve_with_lifecycle(pipes, lifecycle).await.unwrap();
     let (ours, theirs) = take_turns(
         200,
         async || run(&client, &script).await,
@@ -268,6 +271,11 @@ fn server() {
             }),
             "tools/list" => json!({"tools": tools()}),
             "tools/call" => json!({"content": [], "structuredContent": {"answer": 42}}),
+            "server/discover" => {
+                let error = json!({"code": -32601, "message": "unknown"});
+                writeln!(out, "{}", json!({"jsonrpc": "2.0", "id": request["id"], "error": error})).unwrap();
+                continue;
+            }
             _ => continue, // notifications
         };
         let answer = json!({"jsonrpc": "2.0", "id": request["id"], "result": result});

@@ -373,6 +373,12 @@ fn server() {
                 wait = request["params"]["arguments"]["ms"].as_u64().unwrap();
                 format!(r#"{{"content": [], "structuredContent": {{"waited": {wait}}}}}"#)
             }
+            "server/discover" => {
+                let error = json!({"code": -32601, "message": "unknown"});
+                let answer = format!("{}\n", json!({"jsonrpc": "2.0", "id": request["id"], "error": error}));
+                sender.send((Instant::now(), answer)).unwrap();
+                continue;
+            }
             _ => continue, // notifications
         };
         let answer = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":{result}}}\n", request["id"]);

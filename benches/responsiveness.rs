@@ -120,6 +120,11 @@ fn server() {
             "initialize" => {
                 r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"large","version":"1"}}"#.into()
             }
+            "server/discover" => {
+                println!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":"unknown"}}}}"#);
+                std::io::stdout().flush().unwrap();
+                continue;
+            }
             "tools/list" => r#"{"tools":[{"name":"answer","inputSchema":{"type":"object"}}]}"#.into(),
             _ => format!(r#"{{"content":[],"structuredContent":{{"numbers":[{numbers}]}}}}"#),
         };

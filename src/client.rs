@@ -705,9 +705,8 @@ impl Inner {
     /// The session of a server, one of the allowed, connected or not; that which goes on with an entry that is no longer in the
     /// configuration, until it is closed.
     fn session_for(&self, name: &str) -> Result<Session, Error> {
-        let allowed = self.allowed_names();
-        if !allowed.iter().any(|allowed| allowed == name) {
-            return Err(Error::UnknownServer { name: name.into(), known: allowed });
+        if !self.namespaces().iter().any(|space| space.name == name) {
+            return Err(Error::UnknownServer { name: name.into(), known: self.allowed_names() });
         }
         let session = self.sessions().get(name).cloned();
         if let Some(session) = session.filter(Session::is_connected) {

@@ -77,6 +77,8 @@ pub struct Seen {
     lists: u32,
     calls: u32,
     cancelled: u32,
+    /// The `id` of a `server/discover` that was not answered.
+    discovery: Value,
     /// Lines that come with the next answer.
     late: Vec<u8>,
     /// The `id`s of all calls of `work`, in order, since they were last asked for.
@@ -111,6 +113,18 @@ fn work(seen: &mut Seen, request: &Value) {
 pub fn answer(behaviour: &str, seen: &mut Seen, id: &Value, method: &str, params: &Value) -> Vec<String> {
     let result = |result: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);
     match method {
+        // As servers do that know no such method, and those that took long to start.
+        "server/discover" if matches!(behaviour, "ignores-the-unknown" | "starts-late") => {
+            seen.discovery = id.clone();
+            vec![]
+        }
+        "initialize" if behaviour == "starts-late" && !seen.discovery.is_null() => {
+            let late = std::mem::take(&mut seen.discovery);
+            let refused = json!({"jsonrpc": "2.0", "id": late, "error": {"code": -32601, "message": "unknown"}});
+            let mut answers = vec![refused.to_string()];
+            answers.extend(answer(behaviour, seen, id, method, params));
+            answers
+        }
         "initialize" => vec![result(&format!(
             r#"{{"protocolVersion":"2025-11-25","capabilities":{{"tools":{{"listChanged":true}}}},"serverInfo":{{"name":"{behaviour}","version":"1"}}}}"#
         ))],

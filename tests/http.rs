@@ -108,6 +108,10 @@ async fn bounded() -> Result<(), Ignored> {
     Ok(())
 }
 
+fn refused(id: &Value) -> String {
+    json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32000, "message": "not now"}}).to_string()
+}
+
 async fn errors() -> Result<(), Ignored> {
     let url = serve(|_, message, mut connection| async move {
         let id = &message["id"];
@@ -121,6 +125,12 @@ async fn errors() -> Result<(), Ignored> {
                     JSON,
                     &json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string(),
                 )
+            }
+            // Without the request's id, nobody would hear of it.
+            "no-id" => response("400 Bad Request", JSON, &refused(&Value::Null)),
+            "no-id-with-200" => response("200 OK", JSON, &refused(&Value::Null)),
+            "other-id" => {
+                response("200 OK", JSON, "{\"jsonrpc\": \"2.0\", \"id\": 999, \"result\": {\"content\": []}}")
             }
             "other" => response("400 Bad Request", JSON, "{\"detail\": \"no such tenant\"}"),
             "html" => response("200 OK", "content-type: text/html\r\n", "<h1>hello</h1>"),
@@ -136,6 +146,12 @@ async fn errors() -> Result<(), Ignored> {
         ("busy", "it answered HTTP 429 Too Many Requests (Retry-After: 7)"),
         ("broken", "it answered HTTP 500 Internal Server Error"),
         ("told", "the disk is full (JSON-RPC error -32000)"),
+        ("no-id", "not now (JSON-RPC error -32000)"),
+        ("no-id-with-200", "not now (JSON-RPC error -32000)"),
+        (
+            "other-id",
+            "its answer is to another request: `{\"jsonrpc\": \"2.0\", \"id\": 999, \"result\": {\"content\": []}}`",
+        ),
         ("other", "it answered HTTP 400 Bad Request: `{\"detail\": \"no such tenant\"}`"),
         ("html", "it answered with `text/html`, which is neither JSON nor an event stream"),
         ("junk", "its answer is no MCP message: `{\"hello\": 1}`"),

@@ -21,11 +21,13 @@ use crate::support::{Ignored, builder, run, test, value};
 pub fn tests() -> Vec<Trial> {
     vec![
         test("protocol::the_newest_common_revision_is_spoken", newest_revision),
+        test("protocol::a_server_silent_about_discovery_is_initialised", silent_about_discovery),
         test("protocol::an_entry_can_ask_for_a_revision", asked_revision),
         test("protocol::sampling_elicitation_and_roots_answer", callbacks_answer),
         test("protocol::a_callback_that_fails_or_panics_is_a_protocol_error", failing_callbacks),
         test("protocol::without_callbacks_servers_are_told_so", no_callbacks),
         test("protocol::input_that_a_server_wants_in_between_is_given", input_required),
+        test("protocol::a_call_that_waits_for_input_has_its_time_limit", input_without_end),
         test("protocol::a_server_that_always_wants_more_input_is_given_up", endless_input),
         test("protocol::a_task_is_asked_after_until_it_is_over", tasks),
         test("protocol::a_task_that_nobody_waits_for_is_cancelled", abandoned_task),
@@ -38,6 +40,7 @@ pub fn tests() -> Vec<Trial> {
         test("protocol::resources_prompts_and_completion", everything_else),
         test("protocol::a_session_can_be_initialised_later", initialised_later),
         test("protocol::closing_does_not_wait_for_a_handshake", closed_while_connecting),
+        test("protocol::closing_ends_all_who_wait_for_a_connection", closed_while_waiting),
         test("protocol::a_server_that_died_is_started_by_the_next_use", reconnects),
         test("protocol::a_server_that_dies_again_and_again_is_left_alone", backs_off),
         test("protocol::a_server_without_answer_to_pings_is_left", keep_alive),
@@ -356,6 +359,21 @@ async fn newest_revision() -> Result<(), Ignored> {
     Ok(())
 }
 
+async fn silent_about_discovery() -> Result<(), Ignored> {
+    let servers = json!({
+        "ignores": fake_server::entry("ignores-the-unknown"), "late": fake_server::entry("starts-late")
+    });
+    let sessions = builder(servers).code_mode(false).build().unwrap().create_all_sessions().await;
+    assert!(sessions.failed.is_empty(), "{:?}", sessions.failed);
+    for session in sessions.open.values() {
+        let server = session.server_info().unwrap();
+        assert_eq!(server.protocol_version.as_str(), "2025-11-25");
+        let calls = session.call_tool("calls", serde_json::Map::new(), CallOptions::default()).await.unwrap();
+        assert_eq!(calls.structured().unwrap(), json!({"count": 1}));
+    }
+    Ok(())
+}
+
 async fn asked_revision() -> Result<(), Ignored> {
     let entry = |version: &str| {
         let mut entry = crate::support::demo();
@@ -447,6 +465,18 @@ async fn input_required() -> Result<(), Ignored> {
     let client = answering(with(&Handler::speaks(None))).build().unwrap();
     assert_eq!(call(&client, "input").await.unwrap(), "hello Ada");
     assert_eq!(value(run(&client, "it.input()").await), json!("hello Ada"));
+    Ok(())
+}
+
+async fn input_without_end() -> Result<(), Ignored> {
+    let never = |_, _| std::future::pending::<Result<ElicitResult, Error>>();
+    let client = with(&Handler::speaks(None)).on_elicitation(never).build().unwrap();
+    let session = client.create_session("it").await.unwrap();
+    for tool in ["input", "task"] {
+        let options = CallOptions::default().timeout(Duration::from_millis(200));
+        let error = session.call_tool(tool, serde_json::Map::new(), options).await.unwrap_err();
+        assert_eq!(error.kind(), Some(FailureKind::Timeout), "{error}");
+    }
     Ok(())
 }
 
@@ -614,6 +644,14 @@ async fn subscriptions() -> Result<(), Ignored> {
     drop(session.subscribe("memo://2").await.unwrap());
     server.0.cancelled.notified().await;
     assert_eq!(server.0.subscribed.lock().unwrap().last().unwrap(), "-memo://2");
+    // Of two to one resource, the server knows one, and the other goes on.
+    server.0.subscribed.lock().unwrap().clear();
+    let (one, mut other) = (session.subscribe("memo://1").await.unwrap(), session.subscribe("memo://1").await.unwrap());
+    one.end().await.unwrap();
+    call(&client, "update").await.unwrap();
+    assert_eq!(other.next().await, Some(()));
+    assert_eq!(*server.0.subscribed.lock().unwrap(), ["+memo://1"]);
+    other.end().await.unwrap();
     // With the connection, it is over.
     let mut subscription = session.subscribe("memo://1").await.unwrap();
     session.close().await;
@@ -705,6 +743,25 @@ async fn closed_while_connecting() -> Result<(), Ignored> {
         client.close_all_sessions().await;
     };
     tokio::join!(connect, close);
+    Ok(())
+}
+
+async fn closed_while_waiting() -> Result<(), Ignored> {
+    let mark = crate::processes::Mark::new("waiting");
+    let mut entry = mark.on(fake_server::entry("silent"));
+    entry["connect_timeout"] = json!(200);
+    let client = builder(json!({"it": entry})).build().unwrap();
+    let session = client.open_session("it").await.unwrap();
+    let connect = async || {
+        let error = session.connect().await.unwrap_err().to_string();
+        assert!(error.ends_with("it was closed while it was being connected"), "{error}");
+    };
+    let close = async {
+        tokio::task::yield_now().await;
+        client.close_all_sessions().await;
+    };
+    tokio::join!(connect(), connect(), connect(), close);
+    assert!(mark.alive().is_empty());
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use rmcp::service::{
 };
 use rmcp::transport::Transport;
 use rmcp::{RoleClient, Service};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
@@ -26,7 +26,7 @@ use super::authorization::Authorization;
 use super::callbacks::{Callbacks, Origin};
 use super::http;
 use super::process::Process;
-use super::wire::{Flight, WantsText, Wire};
+use super::wire::{Flight, Heard, WantsText, Wire};
 use crate::catalog::ToolSet;
 use crate::error::with_causes;
 use crate::tool::{BoxFuture, CallOptions, FailureKind};
@@ -36,6 +36,8 @@ pub(super) const MODERN: ProtocolVersion = ProtocolVersion::V_2026_07_28;
 pub(super) const LEGACY: ProtocolVersion = ProtocolVersion::V_2025_11_25;
 /// Notifications that may wait for the callbacks.
 const UNHEARD: usize = 1024;
+/// Requests of a server that are answered at once.
+pub(super) const ASKED: usize = 64;
 /// How long closing may take at most, over the bounds of the process itself.
 const CLOSE: Duration = Duration::from_secs(10);
 /// How long to wait before changes are listened for again, when the server ended it.
@@ -50,11 +52,17 @@ pub(super) struct Opened<T> {
     transport: T,
     process: Option<Process>,
     authorization: Arc<Authorization>,
+    needed: Option<watch::Sender<()>>,
 }
 
 impl<T> Opened<T> {
     pub(super) fn new(transport: T) -> Self {
-        Self { transport, process: None, authorization: Arc::new(Authorization::None) }
+        Self { transport, process: None, authorization: Arc::new(Authorization::None), needed: None }
+    }
+
+    /// It is told, by the end of this, when nobody needs it any more.
+    pub(super) fn while_needed(self, needed: watch::Sender<()>) -> Self {
+        Self { needed: Some(needed), ..self }
     }
 
     /// It speaks with a process of ours.
@@ -73,7 +81,8 @@ pub(super) struct Link {
     pub(super) wire: Arc<Wire>,
     process: Option<Process>,
     authorization: Arc<Authorization>,
-    heard: Option<mpsc::Receiver<ServerNotification>>,
+    needed: Option<watch::Sender<()>>,
+    heard: Option<mpsc::Receiver<Heard>>,
     serve: Serve,
 }
 
@@ -143,11 +152,11 @@ impl Link {
     fn over<T: Transport<RoleClient> + 'static>(
         opened: Opened<T>,
         wire: Arc<Wire>,
-        heard: Option<mpsc::Receiver<ServerNotification>>,
+        heard: Option<mpsc::Receiver<Heard>>,
     ) -> Self {
-        let Opened { transport, process, authorization } = opened;
+        let Opened { transport, process, authorization, needed } = opened;
         let serve: Serve = Box::new(move |handler, mode| Box::pin(handler.serve_with_lifecycle(transport, mode)));
-        Self { wire, process, authorization, heard, serve }
+        Self { wire, process, authorization, needed, heard, serve }
     }
 
     /// Shakes hands. The process of a link that fails is ended.
@@ -157,7 +166,8 @@ impl Link {
         lifecycle: &Lifecycle,
         bound: Duration,
     ) -> Result<Connection, HandshakeError> {
-        let Self { wire, process, authorization, heard, serve } = self;
+        let Self { wire, process, authorization, needed, heard, serve } = self;
+        wire.tries_discovery.store(*lifecycle == Lifecycle::Automatic, Ordering::Relaxed);
         let (callbacks, origin) = (Arc::clone(&handler.callbacks), handler.origin.clone());
         // What rmcp starts stays in the span in which it starts, and would keep that of the request that connects open.
         let span = tracing::info_span!(parent: None, "connection", server = &*origin.server);
@@ -173,10 +183,12 @@ impl Link {
                     service: tokio::sync::Mutex::new(Some(service)),
                     process,
                     authorization,
+                    _needed: needed,
                     wire,
                     since: Instant::now(),
                     tasks: Mutex::new(tasks),
                     listening: Mutex::default(),
+                    subscribed: tokio::sync::Mutex::default(),
                     tools: Mutex::default(),
                     listing: tokio::sync::Mutex::default(),
                     log_level: Mutex::default(),
@@ -234,7 +246,7 @@ impl Link {
 }
 
 /// A wire for a transport, and what the callbacks hear from it.
-fn wire(callbacks: &Callbacks) -> (Arc<Wire>, Option<mpsc::Receiver<ServerNotification>>) {
+fn wire(callbacks: &Callbacks) -> (Arc<Wire>, Option<mpsc::Receiver<Heard>>) {
     let (sender, heard) = callbacks.hear().then(|| mpsc::channel(UNHEARD)).unzip();
     (Wire::new(callbacks.log_level, sender), heard)
 }
@@ -289,14 +301,10 @@ fn explain_handshake(error: &ClientInitializeError, asked: &str) -> String {
 }
 
 /// Tells the callbacks of notifications, one after the other.
-async fn hear(
-    mut heard: mpsc::Receiver<ServerNotification>,
-    callbacks: Arc<Callbacks>,
-    wire: Arc<Wire>,
-    origin: Origin,
-) {
-    while let Some(notification) = heard.recv().await {
+async fn hear(mut heard: mpsc::Receiver<Heard>, callbacks: Arc<Callbacks>, wire: Arc<Wire>, origin: Origin) {
+    while let Some(Heard { notification, bytes }) = heard.recv().await {
         callbacks.notified(notification, &wire, &origin).await;
+        wire.taken(bytes);
     }
 }
 
@@ -305,6 +313,7 @@ pub(super) struct Handler {
     pub(super) callbacks: Arc<Callbacks>,
     pub(super) origin: Origin,
     pub(super) info: ClientConfig,
+    pub(super) asked: Semaphore,
 }
 
 impl Service<RoleClient> for Handler {
@@ -313,6 +322,11 @@ impl Service<RoleClient> for Handler {
         request: ServerRequest,
         _context: RequestContext<RoleClient>,
     ) -> Result<ClientResult, ErrorData> {
+        // rmcp makes a task of each.
+        let Ok(_asked) = self.asked.try_acquire() else {
+            let message = format!("this client answers {ASKED} requests at once, and no more");
+            return Err(ErrorData::internal_error(message, None));
+        };
         self.callbacks.requested(request.clone(), &self.origin).await;
         self.callbacks.answer(request, &self.origin).await
     }
@@ -338,12 +352,15 @@ pub(super) struct Connection {
     /// Kept after the service, so that its input is closed before the process is waited for.
     process: Option<Process>,
     authorization: Arc<Authorization>,
+    _needed: Option<watch::Sender<()>>,
     pub(super) wire: Arc<Wire>,
     pub(super) since: Instant,
     /// They end with the connection.
     tasks: Mutex<JoinSet<()>>,
     /// Subscriptions to resources, by URI.
-    listening: Mutex<HashMap<String, JoinSet<()>>>,
+    listening: Mutex<HashMap<String, Listening>>,
+    /// How many subscriptions there are to each resource: the server knows of one.
+    pub(super) subscribed: tokio::sync::Mutex<HashMap<String, usize>>,
     /// With the count of changes that it was listed at.
     tools: Mutex<Option<(u64, Arc<ToolSet>)>>,
     pub(super) listing: tokio::sync::Mutex<()>,
@@ -415,7 +432,7 @@ impl Connection {
                     Ok(mut changes) => while let Ok(Some(_)) = changes.next().await {},
                     Err(error) => {
                         tracing::debug!(%error, "the server does not tell of changes");
-                        if matches!(error, ServiceError::McpError(_)) {
+                        if is_final(&error) {
                             return; // nor will it
                         }
                     }
@@ -429,20 +446,16 @@ impl Connection {
 
     /// Pings the server; where it does not answer in time, the connection is closed, so that the next use makes another.
     pub(super) fn keep_alive(&self, server: Arc<str>, interval: Duration) {
-        let (peer, is_modern) = (self.peer.clone(), self.is_modern());
+        let (peer, is_modern, authorization) = (self.peer.clone(), self.is_modern(), Arc::clone(&self.authorization));
         let token = self.service.try_lock().ok().and_then(|service| Some(service.as_ref()?.cancellation_token()));
         self.spawn(async move {
             loop {
                 tokio::time::sleep(interval).await;
-                let mut options = PeerRequestOptions::no_options();
-                options.timeout = Some(interval);
-                let answer = match peer.send_request_with_option(sign_of_life(is_modern), options).await {
-                    Ok(handle) => handle.await_response().await,
-                    Err(error) => Err(error),
-                };
+                let ping = peer.send_request(sign_of_life(is_modern));
                 // An error is a sign of life, too.
-                if let Err(error @ (ServiceError::Timeout { .. } | ServiceError::TransportSend(_))) = answer {
-                    tracing::warn!(server = &*server, %error, "the server does not answer pings: the connection is closed");
+                let answer = authorization.within(interval, ping).await;
+                if matches!(answer, None | Some(Err(ServiceError::TransportSend(_)))) {
+                    tracing::warn!(server = &*server, "the server does not answer pings: the connection is closed");
                     if let Some(token) = token {
                         token.cancel();
                     }
@@ -506,11 +519,25 @@ impl Connection {
     /// Subscribes to a resource of a server that has `subscriptions/listen`.
     pub(super) async fn listen_to(&self, uri: &str) -> Result<(), ServiceError> {
         let filter = SubscriptionFilter::builder().resource_subscriptions([uri.to_string()]).build();
-        let mut changes = self.peer.listen(filter).await?;
-        let mut task = JoinSet::new();
-        // The wire has told of what comes; but somebody must take it.
-        task.spawn(async move { while let Ok(Some(_)) = changes.next().await {} });
-        self.listening().insert(uri.into(), task);
+        let mut changes = self.peer.listen(filter.clone()).await?;
+        let (peer, wire, updated) = (self.peer.clone(), Arc::clone(&self.wire), uri.to_string());
+        let task = tokio::spawn(async move {
+            loop {
+                // The wire has told of what comes; but somebody must take it.
+                while let Ok(Some(_)) = changes.next().await {}
+                changes = loop {
+                    tokio::time::sleep(LISTEN_AGAIN).await;
+                    match peer.listen(filter.clone()).await {
+                        Ok(changes) => break changes,
+                        Err(error) if is_final(&error) || peer.is_transport_closed() => return,
+                        Err(error) => tracing::debug!(%error, "the server does not tell of updates"),
+                    }
+                };
+                // What happened in the meantime is not known.
+                let _ = wire.updated.send(updated.clone());
+            }
+        });
+        self.listening().insert(uri.into(), Listening(task));
         Ok(())
     }
 
@@ -519,7 +546,13 @@ impl Connection {
         self.listening().remove(uri);
     }
 
-    fn listening(&self) -> std::sync::MutexGuard<'_, HashMap<String, JoinSet<()>>> {
+    /// Whether updates of a resource that was subscribed to can still come.
+    pub(super) fn tells_of(&self, uri: &str) -> bool {
+        let ended = || self.listening().get(uri).is_some_and(|listening| listening.0.is_finished());
+        self.is_open() && !ended()
+    }
+
+    fn listening(&self) -> std::sync::MutexGuard<'_, HashMap<String, Listening>> {
         self.listening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -572,6 +605,24 @@ impl Connection {
         if let Some(process) = &self.process {
             process.close().await;
         }
+    }
+}
+
+/// A task that ends with this.
+struct Listening(tokio::task::JoinHandle<()>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Whether a server that refuses to be listened to will refuse again; where it wants authorisation, nobody is asked for that.
+fn is_final(error: &ServiceError) -> bool {
+    match error {
+        ServiceError::McpError(_) => true,
+        ServiceError::TransportSend(error) => http::wants_authorisation(error),
+        _ => false,
     }
 }
 

@@ -25,6 +25,7 @@ use rmcp::transport::streamable_http_client::{
 };
 use rmcp::transport::{DynamicTransportError, StreamableHttpClientTransport};
 use sse_stream::{Error as SseError, Sse, SseStream};
+use tokio::sync::watch;
 
 use super::authorization::{Attempt, Authorization, Problem};
 use super::connection::Opened;
@@ -194,8 +195,10 @@ pub(super) fn transport(
     transport.max_concurrent_requests = POSTS;
     // rmcp's worker makes headers of arguments, for which it has to see the tools.
     wire.lists_tools_typed.store(true, Ordering::Relaxed);
-    let client = HttpClient { endpoint: Arc::new(endpoint), wire: Arc::clone(wire) };
-    Ok(Opened::new(StreamableHttpClientTransport::with_client(client, transport)).authorized(authorization))
+    let (needed, alive) = watch::channel(());
+    let client = HttpClient { endpoint: Arc::new(endpoint), wire: Arc::clone(wire), alive };
+    let transport = StreamableHttpClientTransport::with_client(client, transport);
+    Ok(Opened::new(transport).authorized(authorization).while_needed(needed))
 }
 
 /// The proxy that the usual variables name.
@@ -231,6 +234,12 @@ pub(super) fn may_be_confused(error: &DynamicTransportError) -> bool {
     }
 }
 
+/// Whether a request was refused for want of authorisation.
+pub(super) fn wants_authorisation(error: &DynamicTransportError) -> bool {
+    let error = error.error.downcast_ref::<StreamableHttpError<HttpError>>();
+    matches!(error, Some(StreamableHttpError::Client(HttpError::Authorization(_))))
+}
+
 /// Why a transport failed, without rmcp's names of types.
 pub(super) fn explain(error: &DynamicTransportError) -> String {
     match error.error.downcast_ref::<StreamableHttpError<HttpError>>() {
@@ -249,6 +258,8 @@ pub(super) fn explain(error: &DynamicTransportError) -> String {
 pub(super) struct HttpClient {
     endpoint: Arc<Endpoint>,
     wire: Arc<Wire>,
+    /// Changes when nobody needs the connection any more.
+    alive: watch::Receiver<()>,
 }
 
 impl HttpClient {
@@ -270,6 +281,71 @@ impl HttpClient {
             insert(request.headers_mut(), HEADER_SESSION_ID, session);
         }
         Ok(request)
+    }
+
+    async fn post(
+        &self,
+        message: ClientJsonRpcMessage,
+        session_id: Option<Arc<str>>,
+        headers: Headers,
+    ) -> HttpResult<StreamableHttpPostResponse> {
+        self.wire.sent(&message);
+        let mut request = self.request(Method::POST, session_id.as_deref(), headers)?;
+        *request.body_mut() = Some(serde_json::to_vec(&message)?.into());
+        request.headers_mut().insert(ACCEPT, accepts());
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON_MIME_TYPE));
+        // What gives a request up does not wait for the login that the request waited for.
+        let gives_up = matches!(
+            &message,
+            JsonRpcMessage::Notification(sent)
+                if matches!(sent.notification, ClientNotification::CancelledNotification(_))
+        );
+        let attempt = if gives_up { Attempt::quiet() } else { Attempt::default() };
+        let response = self.endpoint.attempt(attempt, request).await?;
+        let status = response.status();
+        let in_session = session_id.is_some();
+        if matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT) {
+            return Ok(StreamableHttpPostResponse::Accepted);
+        }
+        if status == StatusCode::NOT_FOUND && in_session {
+            return Err(StreamableHttpError::SessionExpired);
+        }
+        let session = response.headers().get(HEADER_SESSION_ID).and_then(|id| id.to_str().ok()).map(String::from);
+        if !status.is_success() {
+            return self.refused(&message, in_session, session, response).await;
+        }
+        let expects_answer = matches!(message, JsonRpcMessage::Request(_));
+        if !expects_answer && response.content_length() == Some(0) {
+            return Ok(StreamableHttpPostResponse::Accepted);
+        }
+        if is(&response, EVENT_STREAM_MIME_TYPE) {
+            let events = self.divert(self.endpoint.events(response));
+            return Ok(StreamableHttpPostResponse::Sse(events, session));
+        }
+        if !is(&response, JSON_MIME_TYPE) {
+            return Err(unexpected_type(&response));
+        }
+        let body = body(response, self.endpoint.silence, MESSAGE_BYTES).await?;
+        let body = String::from_utf8_lossy(&body);
+        let JsonRpcMessage::Request(request) = &message else {
+            self.wire.received(&body);
+            return Ok(StreamableHttpPostResponse::Accepted);
+        };
+        // rmcp drops what is for no request that it knows, and the caller would wait for ever.
+        let shown = || &body[..body.floor_char_boundary(SHOWN)];
+        let answer = match self.wire.received(&body) {
+            Some(ServerJsonRpcMessage::Error(error)) => {
+                ServerJsonRpcMessage::error(error.error, Some(request.id.clone()))
+            }
+            Some(ServerJsonRpcMessage::Response(answer)) if answer.id.to_string() == request.id.to_string() => {
+                ServerJsonRpcMessage::Response(answer)
+            }
+            Some(_) => {
+                return Err(HttpError::Failed(format!("its answer is to another request: `{}`", shown())).into());
+            }
+            None => return Err(HttpError::Failed(format!("its answer is no MCP message: `{}`", shown())).into()),
+        };
+        Ok(StreamableHttpPostResponse::Json(answer, session))
     }
 
     fn divert(&self, events: Events) -> Events {
@@ -324,9 +400,14 @@ impl HttpClient {
         }
         if is_json
             && !unauthorised
-            && let Ok(error @ ServerJsonRpcMessage::Error(_)) = serde_json::from_str(&body)
+            && let Ok(ServerJsonRpcMessage::Error(error)) = serde_json::from_str(&body)
         {
-            return Ok(StreamableHttpPostResponse::Json(error, session));
+            // Servers that could not read the request, or did not want to, leave out its id.
+            let id = match message {
+                JsonRpcMessage::Request(request) => Some(request.id.clone()),
+                _ => error.id,
+            };
+            return Ok(StreamableHttpPostResponse::Json(ServerJsonRpcMessage::error(error.error, id), session));
         }
         let retry_after = retry_after.map(|after| format!(" (Retry-After: {after})")).unwrap_or_default();
         let shown = if is_json && !unauthorised { body.trim() } else { "" };
@@ -444,51 +525,11 @@ impl StreamableHttpClient for HttpClient {
         _auth_header: Option<String>,
         headers: Headers,
     ) -> HttpResult<StreamableHttpPostResponse> {
-        self.wire.sent(&message);
-        let mut request = self.request(Method::POST, session_id.as_deref(), headers)?;
-        *request.body_mut() = Some(serde_json::to_vec(&message)?.into());
-        request.headers_mut().insert(ACCEPT, accepts());
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON_MIME_TYPE));
-        // What gives a request up does not wait for the login that the request waited for.
-        let gives_up = matches!(
-            &message,
-            JsonRpcMessage::Notification(sent)
-                if matches!(sent.notification, ClientNotification::CancelledNotification(_))
-        );
-        let attempt = if gives_up { Attempt::quiet() } else { Attempt::default() };
-        let response = self.endpoint.attempt(attempt, request).await?;
-        let status = response.status();
-        let in_session = session_id.is_some();
-        if matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT) {
-            return Ok(StreamableHttpPostResponse::Accepted);
-        }
-        if status == StatusCode::NOT_FOUND && in_session {
-            return Err(StreamableHttpError::SessionExpired);
-        }
-        let session = response.headers().get(HEADER_SESSION_ID).and_then(|id| id.to_str().ok()).map(String::from);
-        if !status.is_success() {
-            return self.refused(&message, in_session, session, response).await;
-        }
-        let expects_answer = matches!(message, JsonRpcMessage::Request(_));
-        if !expects_answer && response.content_length() == Some(0) {
-            return Ok(StreamableHttpPostResponse::Accepted);
-        }
-        if is(&response, EVENT_STREAM_MIME_TYPE) {
-            let events = self.divert(self.endpoint.events(response));
-            return Ok(StreamableHttpPostResponse::Sse(events, session));
-        }
-        if !is(&response, JSON_MIME_TYPE) {
-            return Err(unexpected_type(&response));
-        }
-        let body = body(response, self.endpoint.silence, MESSAGE_BYTES).await?;
-        let body = String::from_utf8_lossy(&body);
-        match self.wire.received(&body) {
-            Some(answer) => Ok(StreamableHttpPostResponse::Json(answer, session)),
-            None if expects_answer => {
-                let shown = &body[..body.floor_char_boundary(SHOWN)];
-                Err(HttpError::Failed(format!("its answer is no MCP message: `{shown}`")).into())
-            }
-            None => Ok(StreamableHttpPostResponse::Accepted),
+        // rmcp's worker does not look up from a handshake that is given up.
+        let mut alive = self.alive.clone();
+        tokio::select! {
+            answer = self.post(message, session_id, headers) => answer,
+            _ = alive.changed() => Err(HttpError::Failed("the connection is closed".into()).into()),
         }
     }
 

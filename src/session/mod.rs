@@ -13,7 +13,7 @@ mod wire;
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -28,8 +28,8 @@ use rmcp::{RoleServer, Service};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::io::DuplexStream;
-use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Semaphore, broadcast};
 
 use crate::catalog::ToolSet;
 use crate::config::{HttpConfig, ServerConfig, Transport, expand};
@@ -42,7 +42,7 @@ use crate::tool::{BoxFuture, CallOptions, FailureKind, Tool, ToolAnswer, ToolCal
 use authorization::{AuthorizationSettings, StoredAuthorization};
 pub(crate) use callbacks::Callbacks;
 pub use callbacks::{CallbackError, Origin, ServerMessage};
-use connection::{Connection, Handler, HandshakeError, LEGACY, Lifecycle, Link, Opened};
+use connection::{ASKED, Connection, Handler, HandshakeError, LEGACY, Lifecycle, Link, Opened};
 pub(crate) use process::Children;
 use process::{Process, Program};
 use requests::{Exchange, request_meta};
@@ -148,8 +148,8 @@ struct Inner {
     state: Mutex<State>,
     /// One connects, and the others wait for it.
     connecting: tokio::sync::Mutex<()>,
-    /// Ends an attempt to connect.
-    closing: tokio::sync::Notify,
+    /// Counts how often the session was closed, which ends attempts to connect.
+    closings: tokio::sync::watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -202,8 +202,8 @@ impl std::fmt::Debug for Session {
 impl Session {
     /// A session that is not connected yet.
     pub(crate) fn new(name: &str, source: Source, settings: SessionSettings) -> Self {
-        let (state, connecting, closing) = Default::default();
-        Self { inner: Arc::new(Inner { name: name.into(), source, settings, state, connecting, closing }) }
+        let (state, connecting, closings) = Default::default();
+        Self { inner: Arc::new(Inner { name: name.into(), source, settings, state, connecting, closings }) }
     }
 
     /// Whether a session for this source would be the same as this one.
@@ -235,7 +235,8 @@ impl Session {
             return Ok(());
         }
         let link = self.inner.open_link().await?;
-        self.inner.state().link = Some(link);
+        let mut state = self.inner.state();
+        (state.link, state.is_closed) = (Some(link), false);
         Ok(())
     }
 
@@ -329,7 +330,7 @@ impl Session {
             self.pages::<ListTools, _>(|page| (page.tools, page.next_cursor)).await
         };
         let tools = connection.within(bound, list).await.unwrap_or_else(|| {
-            let message = format!("it did not answer within {} s", bound.as_secs_f64());
+            let message = format!("its tools were not listed within {} s", bound.as_secs_f64());
             Err(self.inner.failed::<ListTools>(FailureKind::Timeout, message))
         })?;
         let tools = Arc::new(ToolSet::new(tools));
@@ -406,7 +407,13 @@ impl Session {
         let connection = self.inner.connection().await?;
         // Before it is asked for, so that no update is missed.
         let updates = connection.wire.updated.subscribe();
-        self.inner.request::<Subscribe>(uri.into()).await?;
+        let mut subscribed = connection.subscribed.lock().await;
+        let count = subscribed.entry(uri.into()).or_default();
+        if *count == 0 {
+            self.inner.request::<Subscribe>(uri.into()).await?;
+        }
+        *count += 1;
+        drop(subscribed);
         Ok(Subscription { session: self.clone(), connection, uri: Some(uri.into()), updates })
     }
 
@@ -472,7 +479,7 @@ impl Session {
 
     /// The same; `false` where there was nothing to end.
     pub(crate) async fn end(&self) -> bool {
-        self.inner.closing.notify_waiters();
+        self.inner.closings.send_modify(|closings| *closings += 1);
         let _one_at_a_time = self.inner.connecting.lock().await;
         let (connection, link) = {
             let mut state = self.inner.state();
@@ -540,10 +547,25 @@ impl Inner {
 
     /// Connects, unless it is connected.
     async fn connect(&self, asked: Asked) -> Result<Arc<Connection>, Error> {
+        if let Some(connection) = self.standing() {
+            return Ok(connection);
+        }
+        let mut closings = self.closings.subscribe();
         let _one_at_a_time = self.connecting.lock().await;
         if let Some(connection) = self.standing() {
             return Ok(connection);
         }
+        // Also where it was closed while this waited for its turn.
+        tokio::select! {
+            biased;
+            _ = closings.changed() => {
+                Err(self.connect_error("it was closed while it was being connected".into(), Vec::new()))
+            }
+            connected = self.connect_now(asked) => connected,
+        }
+    }
+
+    async fn connect_now(&self, asked: Asked) -> Result<Arc<Connection>, Error> {
         let broken = self.state().connection.take();
         if let Some(broken) = broken {
             self.bury(&broken).await;
@@ -565,16 +587,11 @@ impl Inner {
             (state.failed, state.is_closed) = (None, false);
         }
         let started = Instant::now();
-        let made = tokio::select! {
-            made = self.shake_hands() => made,
-            () = self.closing.notified() => {
-                return Err(self.connect_error("it was closed while it was being connected".into(), Vec::new()));
-            }
-        };
-        match made {
+        match self.shake_hands().await {
             Ok(connection) => {
-                self.state().connection = Some(Arc::clone(&connection));
+                // Before anybody else sees it; where this is given up, it is as if it had never been.
                 self.settle(&connection).await;
+                self.state().connection = Some(Arc::clone(&connection));
                 Ok(connection)
             }
             Err(error) => {
@@ -815,7 +832,12 @@ impl Handshake<'_> {
             let mut info = info.clone();
             info.protocol_version = lifecycle.version();
             let origin = Origin { server: Arc::clone(&inner.name) };
-            let handler = Handler { callbacks: Arc::clone(&inner.settings.callbacks), origin, info };
+            let handler = Handler {
+                callbacks: Arc::clone(&inner.settings.callbacks),
+                origin,
+                info,
+                asked: Semaphore::new(ASKED),
+            };
             link.initialize(handler, lifecycle, inner.bound()).await
         };
         let shake = async |lifecycle: &Lifecycle| {
@@ -875,7 +897,7 @@ impl Transmit for Handshake<'_> {
             let Params::Initialize(info) = request.params else {
                 return Err(self.inner.connect_error("a middleware made another request of it".into(), Vec::new()));
             };
-            let connection = Arc::new(self.run(&info).await?);
+            let connection = Arc::new(Box::pin(self.run(&info)).await?);
             let server = connection.server_info();
             let before = self.made.lock().unwrap_or_else(PoisonError::into_inner).replace(connection);
             if let Some(before) = before {
@@ -911,7 +933,7 @@ impl Subscription {
                 Ok(Ok(uri)) if self.uri.as_deref() == Some(&uri) => return Some(()),
                 Ok(Err(RecvError::Lagged(_))) => return Some(()),
                 Ok(Ok(_)) => {}
-                Err(_) if self.connection.is_open() => {}
+                Err(_) if self.uri.as_ref().is_some_and(|uri| self.connection.tells_of(uri)) => {}
                 Ok(Err(RecvError::Closed)) | Err(_) => return None,
             }
         }
@@ -922,24 +944,41 @@ impl Subscription {
     /// # Errors
     /// [`Error::Request`].
     pub async fn end(mut self) -> Result<(), Error> {
-        match self.uri.take().filter(|_| self.connection.is_open()) {
-            Some(uri) => self.session.inner.request::<Unsubscribe>(uri).await,
+        match self.uri.take() {
+            Some(uri) => unsubscribe(&self.session.inner, &self.connection, uri).await,
             None => Ok(()),
         }
     }
 }
 
+/// Tells the server, if this was the last subscription to the resource.
+async fn unsubscribe(inner: &Inner, connection: &Connection, uri: String) -> Result<(), Error> {
+    let mut subscribed = connection.subscribed.lock().await;
+    let count = subscribed.entry(uri.clone()).or_default();
+    *count = count.saturating_sub(1);
+    if *count > 0 {
+        return Ok(());
+    }
+    subscribed.remove(&uri);
+    if !connection.is_open() {
+        return Ok(());
+    }
+    let end = OnConnection { inner, connection };
+    inner.settings.middleware.run::<Unsubscribe>(&inner.name, inner.transport(), uri, &end).await
+}
+
 impl Drop for Subscription {
     fn drop(&mut self) {
         let (Some(uri), Ok(runtime)) = (self.uri.take(), tokio::runtime::Handle::try_current()) else { return };
-        if self.connection.is_open() {
-            // Not the session itself, which would outlive its client for it.
-            let session: Weak<Inner> = Arc::downgrade(&self.session.inner);
-            runtime.spawn(async move {
-                if let Some(inner) = session.upgrade() {
-                    let _ = inner.request::<Unsubscribe>(uri).await;
-                }
-            });
+        if !self.connection.is_open() {
+            return;
         }
+        // Not the session and its connection themselves, which would outlive their client for it.
+        let (session, connection) = (Arc::downgrade(&self.session.inner), Arc::downgrade(&self.connection));
+        runtime.spawn(async move {
+            if let (Some(inner), Some(connection)) = (session.upgrade(), connection.upgrade()) {
+                let _ = unsubscribe(&inner, &connection, uri).await;
+            }
+        });
     }
 }

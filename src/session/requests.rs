@@ -101,6 +101,14 @@ impl Deadline {
         Ok(Some(left))
     }
 
+    /// Waits for something that has no bound of its own.
+    async fn bound<T>(self, work: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
+        match self.left()? {
+            Some(left) => tokio::time::timeout(left, work).await.unwrap_or_else(|_| Err(self.over())),
+            None => work.await,
+        }
+    }
+
     fn over(self) -> Trouble {
         let seconds = self.timeout.unwrap_or_default().as_secs_f64();
         Trouble::new(FailureKind::Timeout, format!("the time limit of the call, {seconds} s, is over"))
@@ -241,7 +249,7 @@ impl Exchange<'_> {
                 return Ok(text);
             }
             responses = match wanted.input_requests {
-                Some(requests) => Some(self.answer_all(requests).await?),
+                Some(requests) => Some(deadline.bound(self.answer_all(requests)).await?),
                 None => None,
             };
             state = wanted.request_state;
@@ -284,6 +292,7 @@ impl Exchange<'_> {
         let task = |text: &str| serde_json::from_str::<TaskState>(text).map_err(Trouble::unusable);
         let mut state = task(text)?;
         let id = state.task_id.clone();
+        let mut answered = HashSet::new();
         let mut cancel = CancelTask { connection: self.connection, id: Some(id.clone()) };
         loop {
             match state.status.as_str() {
@@ -303,9 +312,16 @@ impl Exchange<'_> {
                 }
                 _ => {}
             }
-            if let Some(requests) = state.input_requests.take().filter(|requests| !requests.is_empty()) {
-                let params = UpdateTaskParams::new(id.clone(), self.answer_all(requests).await?);
-                self.text(ClientRequest::UpdateTaskRequest(UpdateTaskRequest::new(params))).await?;
+            let mut wanted = state.input_requests.take().unwrap_or_default();
+            // What was answered may still be listed; the names are those of the whole task.
+            wanted.retain(|name, _| !answered.contains(name));
+            if !wanted.is_empty() {
+                answered.extend(wanted.keys().cloned());
+                let update = async {
+                    let params = UpdateTaskParams::new(id.clone(), self.answer_all(wanted).await?);
+                    self.text(ClientRequest::UpdateTaskRequest(UpdateTaskRequest::new(params))).await
+                };
+                deadline.bound(update).await?;
             }
             let poll = state.poll_interval_ms.map_or(POLL, Duration::from_millis).clamp(POLL_MIN, POLL_MAX);
             let left = deadline.left()?;

@@ -135,7 +135,11 @@ impl Transport<RoleClient> for WebSocketTransport {
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleClient>> {
         // Pings are answered by the stream itself, while it is read.
-        while let Some(frame) = self.reader.next().await {
+        loop {
+            let frame = tokio::select! {
+                frame = self.reader.next() => frame?,
+                nothing = self.wire.silence() => return Some(nothing),
+            };
             let message = match frame {
                 Ok(Message::Text(text)) => self.wire.received(&text),
                 // Not what is agreed upon, but clear enough.
@@ -158,7 +162,6 @@ impl Transport<RoleClient> for WebSocketTransport {
                 return message;
             }
         }
-        None
     }
 
     async fn close(&mut self) -> io::Result<()> {

@@ -5,13 +5,14 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use rmcp::RoleClient;
 use rmcp::model::{
-    ClientJsonRpcMessage, ClientRequest, EmptyResult, ErrorData, GetExtensions, GetMeta, ListToolsResult, LoggingLevel,
-    ProgressToken, RequestId, ServerJsonRpcMessage, ServerNotification, ServerResult,
+    ClientJsonRpcMessage, ClientRequest, EmptyResult, ErrorCode, ErrorData, GetExtensions, GetMeta, ListToolsResult,
+    LoggingLevel, ProgressToken, RequestId, ServerJsonRpcMessage, ServerNotification, ServerResult,
 };
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
@@ -28,6 +29,10 @@ use crate::tool::{CallOptions, LogSink, Progress};
 pub(super) const MESSAGE_BYTES: usize = 32 << 20;
 /// Requests under way from which on those are looked for that nobody waits for.
 const FORGOTTEN: usize = 64;
+/// How long a server may be silent before it counts as one that does not know `server/discover`.
+const SILENCE: Duration = Duration::from_secs(3);
+/// Longest URI of a resource whose updates are told.
+const URI_BYTES: usize = 8 << 10;
 /// Updates of resources that a subscriber may be behind.
 const UPDATES: usize = 256;
 /// Messages of junk that are kept for an error message, and the length of each.
@@ -57,6 +62,21 @@ impl Flight {
 #[derive(Clone)]
 pub(super) struct WantsText(pub(super) Weak<Flight>);
 
+/// A `server/discover` that is under way.
+struct Discovery {
+    id: RequestId,
+    /// When silence counts as an answer.
+    until: Option<Instant>,
+    /// Whether `initialize` was sent after it.
+    is_given_up: bool,
+}
+
+/// A notification on its way to the callbacks.
+pub(super) struct Heard {
+    pub(super) notification: ServerNotification,
+    pub(super) bytes: usize,
+}
+
 struct UnderWay {
     flight: Weak<Flight>,
     lists_tools: bool,
@@ -74,9 +94,14 @@ pub(super) struct Wire {
     /// Whether rmcp gets lists of tools as such, beside the text. A tool that it can't read is not in its list.
     pub(super) lists_tools_typed: AtomicBool,
     under_way: Mutex<HashMap<RequestId, UnderWay>>,
+    /// Whether `server/discover` is only tried, and `initialize` follows where there is no answer.
+    pub(super) tries_discovery: AtomicBool,
+    discovering: Mutex<Option<Discovery>>,
     complaints: Mutex<VecDeque<String>>,
     /// For the callbacks, where there are any.
-    heard: Option<mpsc::Sender<ServerNotification>>,
+    heard: Option<mpsc::Sender<Heard>>,
+    /// Size of what waits for the callbacks.
+    waiting_bytes: AtomicUsize,
     unheard: AtomicU64,
     /// The severity from which on log messages are told.
     log_level: AtomicU8,
@@ -118,14 +143,17 @@ struct Updated {
 
 impl Wire {
     /// `heard` gets the notifications; log messages are told from `log_level` on.
-    pub(super) fn new(log_level: LoggingLevel, heard: Option<mpsc::Sender<ServerNotification>>) -> Arc<Self> {
+    pub(super) fn new(log_level: LoggingLevel, heard: Option<mpsc::Sender<Heard>>) -> Arc<Self> {
         Arc::new(Self {
             tools_changed: AtomicU64::default(),
             updated: broadcast::Sender::new(UPDATES),
             lists_tools_typed: AtomicBool::default(),
             under_way: Mutex::default(),
+            tries_discovery: AtomicBool::default(),
+            discovering: Mutex::default(),
             complaints: Mutex::default(),
             heard,
+            waiting_bytes: AtomicUsize::default(),
             unheard: AtomicU64::default(),
             log_level: severity(log_level).into(),
         })
@@ -143,6 +171,17 @@ impl Wire {
     /// Notes a request that goes out.
     pub(super) fn sent(&self, message: &ClientJsonRpcMessage) {
         let ClientJsonRpcMessage::Request(request) = message else { return };
+        match (&request.request, &mut *self.discovering()) {
+            (ClientRequest::DiscoverRequest(_), discovering) if self.tries_discovery.load(Ordering::Relaxed) => {
+                *discovering = Some(Discovery {
+                    id: request.id.clone(),
+                    until: Some(Instant::now() + SILENCE),
+                    is_given_up: false,
+                });
+            }
+            (ClientRequest::InitializeRequest(_), Some(discovery)) => discovery.is_given_up = true,
+            _ => {}
+        }
         if let Some(WantsText(flight)) = request.request.extensions().get::<WantsText>() {
             let mut under_way = self.under_way();
             if under_way.len() >= FORGOTTEN {
@@ -160,6 +199,9 @@ impl Wire {
     /// Takes a message that came in, in the order in which it came: what rmcp gets in its place. What answers a request, but can't be read,
     /// becomes an error for whoever waits for it. `None` for what is no message, which is noted for [`Wire::complaints`].
     pub(super) fn received(&self, text: &str) -> Option<ServerJsonRpcMessage> {
+        if self.is_late_discovery(text) {
+            return None;
+        }
         if let Some(message) = self.divert(text) {
             return Some(message);
         }
@@ -175,6 +217,40 @@ impl Wire {
         }
         self.complain(format!("it sent what is no MCP message: `{shown}`"));
         None
+    }
+
+    /// Whether this answers a `server/discover` that was given up, as a server may do that took long to start. rmcp would take it for
+    /// the answer to `initialize`.
+    fn is_late_discovery(&self, text: &str) -> bool {
+        let mut discovering = self.discovering();
+        let Some(discovery) = &*discovering else { return false };
+        match serde_json::from_str(text) {
+            Ok(Peek { id: Some(answered), method: None, .. }) if answered == discovery.id => {
+                let is_late = discovery.is_given_up;
+                *discovering = None;
+                is_late
+            }
+            _ => false,
+        }
+    }
+
+    /// Waits until `server/discover` has been tried for long enough, if it is being tried: what rmcp gets in place of an answer, so that it
+    /// goes on with `initialize`. Servers must answer what they do not know, and some do not.
+    pub(super) async fn silence(&self) -> ServerJsonRpcMessage {
+        let until = self.discovering().as_ref().and_then(|discovery| discovery.until);
+        let Some(until) = until else { return std::future::pending().await };
+        tokio::time::sleep_until(until.into()).await;
+        let mut discovering = self.discovering();
+        let id = discovering.as_mut().map(|discovery| {
+            discovery.until = None;
+            discovery.id.clone()
+        });
+        let error = ErrorData::new(ErrorCode::METHOD_NOT_FOUND, "it does not answer `server/discover`", None);
+        ServerJsonRpcMessage::error(error, id)
+    }
+
+    fn discovering(&self) -> std::sync::MutexGuard<'_, Option<Discovery>> {
+        self.discovering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a message that came in, if its text is wanted: the message that rmcp gets in its place.
@@ -206,7 +282,9 @@ impl Wire {
         match method {
             "notifications/tools/list_changed" => drop(self.tools_changed.fetch_add(1, Ordering::Release)),
             "notifications/resources/updated" => {
-                if let Ok(Updated { uri }) = serde_json::from_str(params) {
+                if let Ok(Updated { uri }) = serde_json::from_str(params)
+                    && uri.len() <= URI_BYTES
+                {
                     let _ = self.updated.send(uri);
                 }
             }
@@ -215,15 +293,23 @@ impl Wire {
             _ => {}
         }
         let Some(heard) = &self.heard else { return };
-        if let Ok(ServerJsonRpcMessage::Notification(message)) = serde_json::from_str(text)
-            && heard.try_send(message.notification).is_err()
-        {
+        let Ok(ServerJsonRpcMessage::Notification(message)) = serde_json::from_str(text) else { return };
+        let bytes = text.len();
+        let waiting = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let is_room = waiting == 0 || waiting + bytes <= MESSAGE_BYTES;
+        if !is_room || heard.try_send(Heard { notification: message.notification, bytes }).is_err() {
+            self.taken(bytes);
             let unheard = self.unheard.fetch_add(1, Ordering::Relaxed);
             // Once a burst, not once a message.
             if unheard.is_multiple_of(1000) {
                 tracing::warn!(method, unheard = unheard + 1, "notifications come faster than the callbacks take them");
             }
         }
+    }
+
+    /// Notes that a callback has taken a notification.
+    pub(super) fn taken(&self, bytes: usize) {
+        self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn progressed(&self, params: &str) {
@@ -377,7 +463,12 @@ where
     }
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleClient>> {
-        while self.read_line().await {
+        let wire = Arc::clone(&self.wire);
+        loop {
+            tokio::select! {
+                is_line = self.read_line() => if !is_line { return None },
+                nothing = wire.silence() => return Some(nothing),
+            }
             let line = std::mem::take(&mut self.line);
             let text = String::from_utf8_lossy(&line);
             if let Some(message) =
@@ -386,7 +477,6 @@ where
                 return Some(message);
             }
         }
-        None
     }
 
     async fn close(&mut self) -> io::Result<()> {
