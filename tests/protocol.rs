@@ -24,6 +24,7 @@ pub fn tests() -> Vec<Trial> {
         test("protocol::a_server_silent_about_discovery_is_initialised", silent_about_discovery),
         test("protocol::an_entry_can_ask_for_a_revision", asked_revision),
         test("protocol::sampling_elicitation_and_roots_answer", callbacks_answer),
+        test("protocol::elicitation_can_ask_to_open_an_address", visits),
         test("protocol::a_callback_that_fails_or_panics_is_a_protocol_error", failing_callbacks),
         test("protocol::without_callbacks_servers_are_told_so", no_callbacks),
         test("protocol::input_that_a_server_wants_in_between_is_given", input_required),
@@ -164,6 +165,14 @@ impl ServerHandler for Handler {
                 Ok(answer) => text(&serde_json::to_string(&answer).unwrap()),
                 Err(error) => refused(error),
             },
+            "visit" => {
+                let params =
+                    json!({"mode": "url", "message": "Pay", "url": "https://pay.test/1", "elicitationId": "e1"});
+                match peer.create_elicitation(wire(params)).await {
+                    Ok(answer) => text(&serde_json::to_string(&answer).unwrap()),
+                    Err(error) => refused(error),
+                }
+            }
             "roots" => match peer.list_roots().await {
                 Ok(answer) => text(&serde_json::to_string(&answer).unwrap()),
                 Err(error) => refused(error),
@@ -426,6 +435,21 @@ async fn callbacks_answer() -> Result<(), Ignored> {
 
 fn panics() -> ElicitResult {
     panic!("of all things")
+}
+
+async fn visits() -> Result<(), Ignored> {
+    let (send, mut asked) = mpsc::unbounded_channel();
+    let client = with(&Handler::speaks(LEGACY))
+        .on_elicitation(move |request, from| {
+            send.send(json!([serde_json::to_value(request).unwrap(), &*from.server])).unwrap();
+            async { Ok::<_, Error>(ElicitResult::new(ElicitationAction::Accept)) }
+        })
+        .build()
+        .unwrap();
+    assert_eq!(call(&client, "visit").await.unwrap(), json!({"action": "accept"}));
+    let asked = asked.recv().await.unwrap();
+    assert_eq!((&asked[0]["url"], &asked[1]), (&json!("https://pay.test/1"), &json!("it")), "{asked}");
+    Ok(())
 }
 
 async fn failing_callbacks() -> Result<(), Ignored> {
