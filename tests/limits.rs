@@ -212,9 +212,14 @@ async fn memory_goes_back() -> Result<(), Ignored> {
         assert_eq!(value(run(&client, "40 + 2").await), json!(42));
         sizes.push(resident());
     }
-    // Other tests run in this process too; one 64 MiB instance that stayed would show all the same.
-    assert!(sizes[2] - sizes[0] < 48 << 10, "{sizes:?} KiB");
-    Ok(())
+    // Other tests run in this process too, and give back what they took; one 64 MiB instance that stayed would never go.
+    for _ in 0..200 {
+        if resident() - sizes[0] < 48 << 10 {
+            return Ok(());
+        }
+        value(run(&client, "sleep(0.1)").await);
+    }
+    panic!("{sizes:?} KiB, and in the end {}", resident());
 }
 
 async fn busy_scripts() -> Result<(), Ignored> {

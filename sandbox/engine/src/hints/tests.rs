@@ -3,7 +3,7 @@
 use crate::tests::failure;
 
 /// Source, place and message, hint.
-const FAULTS: [(&str, &str, &str); 137] = [
+const FAULTS: [(&str, &str, &str); 138] = [
     (
         "let ys = xs.map(x => x.a);",
         "1:19 expected `,` to separate the arguments to function call `map`",
@@ -308,6 +308,7 @@ const FAULTS: [(&str, &str, &str); 137] = [
     ),
     ("xs[:2]", "1:4 unexpected `:`", "write `xs.extract(0..2)`"),
     ("let x = 1 if true else 2;", "1:11 expected `;` to end the statement", "write `if true { 1 } else { 2 }`"),
+    ("let n = 0; n += 1 if true else 2;", "1:19 expected `;` to end the statement", "write `if true { 1 } else { 2 }`"),
     ("match x { 1 => 2 }", "1:1 `match` is a word that Rhai reserves", "write `switch x { 1 => …, _ => … }`"),
     ("raise \"no\"", "1:7 expected `;` to end the statement", "write `throw \"…\"`"),
     ("let x = # {a: 1};", "1:9 `# {` has no meaning in Rhai", "write a map as `#{…}`, without a space"),
