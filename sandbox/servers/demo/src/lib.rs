@@ -161,7 +161,7 @@ impl IssueTracker {
         if delay_ms > LONGEST_DELAY_MS {
             return Err(format!("`delay_ms` is {delay_ms}, but can be at most {LONGEST_DELAY_MS}"));
         }
-        tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+        rhaiway_guest_stdio::sleep(Duration::from_millis(delay_ms)).await;
         Ok(Json(self.issues().iter().collect()))
     }
 
