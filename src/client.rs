@@ -1,5 +1,6 @@
 //! [`Client`]: the configured servers, their sessions, and the scripts that call them. The only place that knows both.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
@@ -13,15 +14,17 @@ use rmcp::model::{
 use serde_json::{Map, Value};
 
 use crate::catalog::{Catalog, Namespace, SearchResults, did_you_mean, namespaces, suggest};
-use crate::config::Config;
+use crate::config::{Config, SandboxConfig};
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::middleware::{Chain, Middleware, RequestLog, TraceContext};
+use crate::sandbox::Compiling;
 use crate::script::{self, Call, Called, Door, Execution, Isolation, Run};
 use crate::serve::{CodeMode, CodeModeServer};
 use crate::session::authorization::{AuthorizationRequest, AuthorizationSettings, StoredAuthorization, TokenStore};
 use crate::session::{
-    self, CallbackError, Callbacks, Children, Origin, ServerMessage, ServerStatus, Session, SessionSettings, Source,
+    self, CallbackError, Callbacks, Children, Origin, Permissions, ServerMessage, ServerStatus, Session,
+    SessionSettings, Source,
 };
 use crate::tool::{BoxFuture, CallOptions, Detail, Failure, FailureKind, LogSink};
 
@@ -88,8 +91,6 @@ struct Setup {
     /// Those of the configuration, where there are none.
     limits: Option<Limits>,
     isolation: Isolation,
-    cache_dir: Option<PathBuf>,
-    on_compile: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 impl ClientBuilder {
@@ -135,9 +136,7 @@ impl ClientBuilder {
         name: impl Into<String>,
         make: impl Fn() -> S + Send + Sync + 'static,
     ) -> Self {
-        let name = name.into();
-        self.setup.in_process.retain(|(other, _)| *other != name);
-        self.setup.in_process.push((name, Source::in_process(make)));
+        self.add(name.into(), Source::in_process(make));
         self
     }
 
@@ -313,15 +312,45 @@ impl ClientBuilder {
         self
     }
 
-    /// A folder of this user's for the compiled script engine. Without one, each process spends two seconds on compiling it.
-    pub fn cache_dir(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.setup.cache_dir = Some(folder.into());
+    /// Sandboxes all servers that are started here (`command`), but for those whose own entry has `sandbox`; none where this is not called.
+    ///
+    /// ```
+    /// use rhaiway::{Access, Client, SandboxConfig};
+    /// let client = Client::builder().sandbox(SandboxConfig::default().mount("./data", "/data", Access::ReadOnly)).build()?;
+    /// # Ok::<(), rhaiway::Error>(())
+    /// ```
+    pub fn sandbox(mut self, sandbox: SandboxConfig) -> Self {
+        self.setup.settings.sandbox = Some(sandbox);
         self
     }
 
-    /// Is called before the script engine is compiled.
-    pub fn on_compile(mut self, tell: impl Fn() + Send + Sync + 'static) -> Self {
-        self.setup.on_compile = Some(Arc::new(tell));
+    /// Adds a wasm server that this program brings: a module for WASI preview 1, a component for preview 2, or a component with typed
+    /// functions. It goes before one of the same name in the configuration.
+    pub fn wasm_server(
+        mut self,
+        name: impl Into<String>,
+        wasm: impl Into<Cow<'static, [u8]>>,
+        sandbox: SandboxConfig,
+    ) -> Self {
+        self.add(name.into(), Source::wasm(wasm.into(), sandbox));
+        self
+    }
+
+    fn add(&mut self, name: String, source: Source) {
+        self.setup.in_process.retain(|(other, _)| *other != name);
+        self.setup.in_process.push((name, source));
+    }
+
+    /// A folder of this user's for compiled code. Without one, each process spends two seconds on compiling the script engine, and the
+    /// time that its wasm servers take.
+    pub fn cache_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.setup.settings.compiling.cache_dir = Some(folder.into());
+        self
+    }
+
+    /// Is called before something is compiled, with what it is: the script engine, or the name of a wasm server's file.
+    pub fn on_compile(mut self, tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.setup.settings.compiling.on_compile = Some(Arc::new(tell));
         self
     }
 
@@ -441,6 +470,8 @@ impl Client {
             callbacks: Arc::default(),
             middleware: Arc::new(Chain::default()),
             authorization: AuthorizationSettings::default(),
+            sandbox: None,
+            compiling: Compiling::default(),
         };
         let setup = Setup {
             allowed: None,
@@ -451,8 +482,6 @@ impl Client {
             settings,
             limits: None,
             isolation: Isolation::default(),
-            cache_dir: None,
-            on_compile: None,
         };
         ClientBuilder { config: Config::empty(), setup }
     }
@@ -552,6 +581,16 @@ impl Client {
         let names = self.inner.visible_names();
         let open = |name: String| Some((name.clone(), self.inner.open_session(&name)?));
         names.into_iter().filter_map(open).collect()
+    }
+
+    /// What each allowed server may do, as it is configured. Starts nothing.
+    #[must_use]
+    pub fn permissions(&self) -> Vec<Permissions> {
+        let settings = &self.inner.setup.settings;
+        let of = |name: &String| {
+            session::permissions(name, self.inner.source(name).as_ref().map_err(Error::clone), settings)
+        };
+        self.inner.allowed_names().iter().map(of).collect()
     }
 
     /// How each allowed server stands. Waits for connections that are being made.
@@ -712,10 +751,7 @@ impl Inner {
         if let Some(session) = session.filter(Session::is_connected) {
             return Ok(session);
         }
-        let source = match self.setup.in_process(name) {
-            Some(source) => source.clone(),
-            None => Source::Entry(self.configured().config.server(name)?),
-        };
+        let source = self.source(name)?;
         let mut sessions = self.sessions();
         if let Some(session) = sessions.get(name).filter(|session| session.has_source(&source)) {
             return Ok(session.clone());
@@ -723,6 +759,14 @@ impl Inner {
         let session = Session::new(name, source, self.setup.settings.clone());
         sessions.insert(name.into(), session.clone());
         Ok(session)
+    }
+
+    /// Where a server is.
+    fn source(&self, name: &str) -> Result<Source, Error> {
+        match self.setup.in_process(name) {
+            Some(source) => Ok(source.clone()),
+            None => Ok(Source::Entry(self.configured().config.server(name)?)),
+        }
     }
 
     /// The session of a server, connected, for those that can do without it.
@@ -757,8 +801,7 @@ impl Inner {
                 log_progress: options.log_progress,
                 logs: Mutex::default(),
             }),
-            cache_dir: self.setup.cache_dir.clone(),
-            on_compile: self.setup.on_compile.clone(),
+            compiling: self.setup.settings.compiling.clone(),
         })
         .await
     }

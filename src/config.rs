@@ -1,6 +1,7 @@
 //! The `mcpServers` configuration that editors and agents already have, typed. Reads and writes JSON; connects to nothing.
 
 mod auth;
+mod sandbox;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +14,7 @@ use crate::error::Error;
 use crate::limits::Limits;
 
 pub use auth::{AuthConfig, Grant, IdentityProvider, OAuthConfig};
+pub use sandbox::{Access, Endpoint, Lifetime, Mount, SandboxConfig};
 
 const SERVERS: &str = "mcpServers";
 const LIMITS: &str = "limits";
@@ -86,6 +88,8 @@ pub enum Transport {
         env: BTreeMap<String, String>,
         /// Folder it runs in; this process's own where it is not set.
         cwd: Option<PathBuf>,
+        /// What the entry says of a sandbox (`sandbox`): that of the client where it says nothing.
+        sandbox: Option<Sandboxing>,
     },
     /// Streamable HTTP (`url`).
     Http(HttpConfig),
@@ -93,6 +97,16 @@ pub enum Transport {
     Sse(HttpConfig),
     /// WebSocket (`ws_url`).
     WebSocket(HttpConfig),
+}
+
+/// Whether a server that is started here runs in a sandbox.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Sandboxing {
+    /// It runs as the user runs (`false`). A wasm server never does.
+    Off,
+    /// It can touch only what it was given (`true`, or an object).
+    On(Box<SandboxConfig>),
 }
 
 /// How a server is reached over HTTP, or over WebSocket, which begins as HTTP.
@@ -307,6 +321,7 @@ fn parse(name: &str, entry: &Value) -> Result<ServerConfig, Error> {
             args: entry.texts("args")?,
             env: entry.text_map("env")?,
             cwd: entry.text("cwd")?.map(PathBuf::from),
+            sandbox: sandbox::parse(&entry)?,
         },
         ["url"] if kind == Some(SSE) => Transport::Sse(http("url")?),
         ["url"] => Transport::Http(http("url")?),
@@ -324,13 +339,8 @@ fn parse(name: &str, entry: &Value) -> Result<ServerConfig, Error> {
             ));
         }
     };
-    match fields.get("sandbox") {
-        None | Some(Value::Bool(false) | Value::Null) => {}
-        Some(_) => {
-            let message =
-                "sandboxed servers are not supported yet, and a server that asks for it never runs unsandboxed";
-            return Err(fault(&format!("{}.sandbox", entry.place), message.into()));
-        }
+    if !matches!(transport, Transport::Stdio { .. }) {
+        entry.no_sandbox()?;
     }
     Ok(ServerConfig {
         transport,

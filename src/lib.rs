@@ -48,14 +48,17 @@ mod tool;
 
 pub use catalog::{FoundTool, SearchMeta, SearchResults};
 pub use client::{CODE_MODE_SESSION, Client, ClientBuilder, ExecuteOptions, Sessions};
-pub use config::{AuthConfig, Config, Grant, HttpConfig, IdentityProvider, OAuthConfig, ServerConfig, Transport};
+pub use config::{
+    Access, AuthConfig, Config, Endpoint, Grant, HttpConfig, IdentityProvider, Lifetime, Mount, OAuthConfig,
+    SandboxConfig, Sandboxing, ServerConfig, Transport,
+};
 pub use error::Error;
 pub use limits::Limits;
 /// Types of the protocol, as rmcp has them.
 pub use rmcp::model;
 pub use script::{CODE_MODE_PROMPT, Diagnostic, DiagnosticKind, Execution, Frame, Isolation, NearestLimit, Usage};
 pub use session::authorization::{AuthorizationRequest, StoredAuthorization, TokenKey, TokenStore};
-pub use session::{CallbackError, Origin, ServerMessage, ServerStatus, Session, Subscription};
+pub use session::{CallbackError, Origin, Permissions, ServerMessage, ServerStatus, Session, Subscription};
 pub use tool::{
     CallOptions, CallRecord, Detail, Failure, FailureKind, Outcome, Progress, ProgressSink, Tool, ToolAnswer, ToolCall,
     ToolPage,

@@ -62,6 +62,9 @@ pub struct ToolAnswer {
     /// `input_required` where the server wants something before it goes on (protocol 2026-07-28).
     #[serde(default, rename = "resultType")]
     pub(crate) result_type: Option<String>,
+    /// What its server's sandbox had to do with a failure, for the end of its message.
+    #[serde(skip)]
+    pub(crate) denied: String,
 }
 
 fn null_is_default<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
@@ -140,7 +143,15 @@ impl ToolAnswer {
         let more_than_text = texts.len() < self.content.len() || structured.is_some();
         let data = more_than_text.then(|| serde_json::json!({"content": self.content(), "structured": structured}));
         let message = if texts.is_empty() { "the tool failed and did not say why".into() } else { texts.join("\n") };
-        ToolFault { message, data }
+        ToolFault { message: format!("{message}{}", self.denied), data }
+    }
+
+    /// Looks into what a tool says of its failure for what its sandbox denied.
+    pub(crate) fn explain_denial(&mut self, hint: impl Fn(&str) -> String) {
+        if self.is_error {
+            let texts: Vec<String> = self.content.iter().filter_map(|block| as_text(block)).collect();
+            self.denied = hint(&texts.join("\n"));
+        }
     }
 }
 

@@ -77,7 +77,12 @@ async fn malformed_entries_are_named() -> Result<(), Ignored> {
         "list": [],
         "number": {"command": 5},
         "time": {"url": "http://localhost", "timeout": -1},
-        "boxed": {"command": "x", "sandbox": true},
+        "boxed": {"command": "x", "sandbox": {"mount": []}},
+        "folder": {"command": "x", "sandbox": {"mounts": [{"guest": "/data"}]}},
+        "access": {"command": "x", "sandbox": {"mounts": [{"host": "/data", "access": "write"}]}},
+        "address": {"command": "x", "sandbox": {"network": ["example.com"]}},
+        "memory": {"command": "x", "sandbox": {"memory_mb": 0}},
+        "remote": {"url": "http://localhost", "sandbox": true},
         "sse": {"command": "x", "type": "sse"},
         "http": {"ws_url": "ws://localhost", "transport": "http"},
         "pigeon": {"url": "http://localhost", "type": "pigeon"},
@@ -94,8 +99,15 @@ async fn malformed_entries_are_named() -> Result<(), Ignored> {
             "in the configuration, mcpServers.list: expected an object, found an array",
             "in the configuration, mcpServers.number.command: expected a string, found `5`",
             "in the configuration, mcpServers.time.timeout: expected a positive number of seconds, found `-1`",
-            "in the configuration, mcpServers.boxed.sandbox: sandboxed servers are not supported yet, and a server that asks for it never \
-             runs unsandboxed",
+            "in the configuration, mcpServers.boxed.sandbox.mount: there is no such key; there are `mounts`, `env`, `network`, \
+             `memory_mb`, `cpu_seconds`, `wall_seconds`, `max_output_mb`, `instance`",
+            "in the configuration, mcpServers.folder.sandbox.mounts[0].host: expected a string, found nothing",
+            "in the configuration, mcpServers.access.sandbox.mounts[0].access: expected one of `ro`, `rw`, found `write`",
+            "in the configuration, mcpServers.address.sandbox.network[0]: expected a host and a port, such as `127.0.0.1:8080` or \
+             `api.example.com:443`, found `example.com`",
+            "in the configuration, mcpServers.memory.sandbox.memory_mb: expected a number of MiB, over 0 and at most 4096, found `0`",
+            "in the configuration, mcpServers.remote.sandbox: only a server that is started here (`command`) can be sandboxed, and this \
+             one is reached by an address: remove the key (found `true`)",
             "in the configuration, mcpServers.sse.type: `sse` needs `url`, and the entry has `command`",
             "in the configuration, mcpServers.http.transport: `http` needs `url`, and the entry has `ws_url`",
             "in the configuration, mcpServers.pigeon.type: expected one of `stdio`, `http`, `streamable-http`, `sse`, `websocket`, \

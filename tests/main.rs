@@ -33,6 +33,7 @@ mod processes;
 mod protocol;
 mod real_servers;
 mod repository;
+mod sandbox;
 mod scripts;
 mod support;
 
@@ -54,6 +55,10 @@ fn main() -> ExitCode {
             fault_server::main(arguments.next().as_deref().unwrap_or_default());
             return ExitCode::SUCCESS;
         }
+        Some(sandbox::ARGUMENT) => {
+            sandbox::main(&std::env::args().skip(1).collect::<Vec<_>>());
+            return ExitCode::SUCCESS;
+        }
         Some(conformance::ARGUMENT) => return conformance::main(),
         _ => {}
     }
@@ -73,6 +78,7 @@ fn main() -> ExitCode {
         protocol::tests(),
         real_servers::tests(),
         repository::tests(),
+        sandbox::tests(),
         scripts::tests(),
     ];
     libtest_mimic::run(&libtest_mimic::Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()

@@ -117,7 +117,7 @@ fn redirect_port(config: &Config, server: &str) -> Result<u16, Failure> {
 async fn login(arguments: LoginArguments) -> Result<u8, Failure> {
     let LoginArguments { server: OneServer { server, servers }, no_browser, timeout } = arguments;
     let config = super::config(servers.config.as_deref())?;
-    let port = redirect_port(&config, &server)?;
+    let port = redirect_port(&config.clone().unwrap_or_default(), &server)?;
     let listener = TcpListener::bind(("127.0.0.1", port))
         .await
         .map_err(|error| Failure::usage(format!("can't listen on port {port} for the browser: {error}")))?;

@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use etcetera::BaseStrategy;
 use rhaiway::{
     Client, ClientBuilder, Config, Detail, DiagnosticKind, Error, ExecuteOptions, Execution, FailureKind, Isolation,
-    ServerStatus,
+    SandboxConfig, ServerStatus,
 };
 use serde_json::json;
 
@@ -27,6 +27,8 @@ const USAGE: u8 = 2;
 /// Of the servers that were needed, none could be reached.
 const UNREACHABLE: u8 = 3;
 
+/// The demo: an issue tracker that can touch nothing. `sandbox/build.sh` makes it.
+const DEMO: &[u8] = include_bytes!("../../sandbox/dist/demo.wasm");
 /// Configuration files that are looked for in this folder, in order.
 const CONFIG_FILES: [&str; 2] = ["rhaiway.json", "mcp.json"];
 
@@ -50,6 +52,8 @@ enum Command {
     Tools(ToolsArguments),
     /// Serve code mode as an MCP server on stdin and stdout: the tools `execute_code` and `search_tools`.
     Serve(ServeArguments),
+    /// Print what every server may do: isolation, files, network, environment, limits. Starts nothing.
+    Permissions(PermissionsArguments),
     /// Log in to servers that want it, and out again.
     Auth(auth::AuthArguments),
     /// Print the guide to the language and the library of scripts, for a model's prompt.
@@ -112,6 +116,15 @@ struct ToolsArguments {
     #[arg(long, value_enum, default_value_t = DetailArgument::Descriptions)]
     detail: DetailArgument,
     /// Print one JSON object: meta and results.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    servers: ServerArguments,
+}
+
+#[derive(Args)]
+struct PermissionsArguments {
+    /// Print one JSON array.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -232,6 +245,7 @@ async fn dispatch(command: Command) -> u8 {
         }
         Command::Tools(arguments) => tools(arguments).await.unwrap_or_else(|failure| fail(&failure, false)),
         Command::Serve(arguments) => serve(arguments).await.unwrap_or_else(|failure| fail(&failure, false)),
+        Command::Permissions(arguments) => permissions(&arguments).unwrap_or_else(|failure| fail(&failure, false)),
         Command::Auth(arguments) => auth::auth(arguments).await.unwrap_or_else(|failure| fail(&failure, false)),
         Command::Guide => match render::data(rhaiway::CODE_MODE_PROMPT.trim_end()) {
             Ok(()) => 0,
@@ -312,6 +326,25 @@ async fn tools(arguments: ToolsArguments) -> Result<u8, Failure> {
     Ok(none_reached(&status).unwrap_or(0))
 }
 
+fn permissions(arguments: &PermissionsArguments) -> Result<u8, Failure> {
+    let PermissionsArguments { json, servers } = arguments;
+    let client = builder(servers, config(servers.config.as_deref())?).build()?;
+    let permissions = client.permissions();
+    if *json {
+        render::data(&serde_json::to_string(&permissions).map_err(|error| Failure::usage(error.to_string()))?)?;
+    } else {
+        render::permissions(&permissions)?;
+        // What is wrong with entries as such was said when the configuration was read.
+        let told: Vec<String> = client.config().problems().iter().map(ToString::to_string).collect();
+        for server in &permissions {
+            if let Some(problem) = server.problem.as_ref().filter(|problem| !told.contains(problem)) {
+                render::note(&format!("warning: `{}` does not start: {problem}", server.server));
+            }
+        }
+    }
+    Ok(0)
+}
+
 async fn serve(arguments: ServeArguments) -> Result<u8, Failure> {
     let client = client_for_scripts(&arguments.servers, &arguments.script)?;
     let served = until_signal(&client, Box::pin(client.serve_stdio())).await?;
@@ -378,14 +411,24 @@ fn read_script(file: &Path) -> Result<String, Failure> {
     Ok(source)
 }
 
-fn builder(arguments: &ServerArguments, config: Config) -> ClientBuilder {
-    for problem in config.problems() {
-        render::note(&format!("warning: {problem}"));
-    }
+/// Without a configuration, there is the demo.
+fn builder(arguments: &ServerArguments, config: Option<Config>) -> ClientBuilder {
     let mut builder = Client::builder()
-        .config(config)
         .connect_timeout(arguments.connect_timeout)
-        .variables(|name| std::env::var(name).ok());
+        .variables(|name| std::env::var(name).ok())
+        .on_compile(|what| render::note(&format!("compiling {what}, this once (a few seconds) …")));
+    match config {
+        Some(config) => {
+            for problem in config.problems() {
+                render::note(&format!("warning: {problem}"));
+            }
+            builder = builder.config(config);
+        }
+        None => builder = builder.wasm_server("demo", DEMO, SandboxConfig::default()),
+    }
+    if let Ok(folders) = etcetera::choose_base_strategy() {
+        builder = builder.cache_dir(folders.cache_dir().join("rhaiway"));
+    }
     if let Some(tokens) = tokens::Tokens::of_this_user() {
         builder = builder.token_store(tokens);
     }
@@ -398,30 +441,23 @@ fn builder(arguments: &ServerArguments, config: Config) -> ClientBuilder {
 
 fn client_for_scripts(servers: &ServerArguments, script: &ScriptArguments) -> Result<Client, Failure> {
     let config = config(servers.config.as_deref())?;
-    let mut limits = config.limits()?;
+    let mut limits = config.as_ref().map(Config::limits).transpose()?.unwrap_or_default();
     for (name, value) in &script.limits {
         limits.set(name, value).map_err(Failure::usage)?;
     }
     limits.wall_time = script.timeout.unwrap_or(limits.wall_time);
-    let mut builder = builder(servers, config).code_mode(true).limits(limits).isolation(match script.isolation {
+    let builder = builder(servers, config).code_mode(true).limits(limits).isolation(match script.isolation {
         IsolationArgument::Sandbox => Isolation::Sandbox,
         IsolationArgument::InProcess => Isolation::InProcess,
     });
-    if let Ok(folders) = etcetera::choose_base_strategy() {
-        builder = builder.cache_dir(folders.cache_dir().join("rhaiway"));
-    }
-    Ok(builder.on_compile(|| render::note("compiling the script engine, this once (a few seconds) …")).build()?)
+    Ok(builder.build()?)
 }
 
-fn config(file: Option<&Path>) -> Result<Config, Failure> {
+/// The configuration that was named, or is there.
+fn config(file: Option<&Path>) -> Result<Option<Config>, Failure> {
     // A link that leads nowhere is a mistake to be told, not a reason for the demo.
     let found = CONFIG_FILES.iter().map(Path::new).find(|file| file.symlink_metadata().is_ok());
-    if let Some(file) = file.or(found) {
-        return Ok(Config::from_file(file)?);
-    }
-    let program = std::env::current_exe()
-        .map_err(|error| Failure::usage(format!("can't find this program for the demo: {error}")))?;
-    Ok(Config::from_value(json!({"mcpServers": {"demo": {"command": program, "args": ["demo-server"]}}}))?)
+    Ok(file.or(found).map(Config::from_file).transpose()?)
 }
 
 /// Says which servers failed, but for what the user has read already: when the configuration was read, or in the script's error.

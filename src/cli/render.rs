@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 
-use rhaiway::{FoundTool, SearchResults};
+use comfy_table::{ContentArrangement, Table, presets};
+use rhaiway::{FoundTool, Permissions, SearchResults};
 use serde_json::Value;
 
 /// A line on stdout, as it is.
@@ -68,4 +69,26 @@ pub(super) fn tools(found: &SearchResults) -> io::Result<()> {
     let plural = if servers == 1 { "" } else { "s" };
     note(&format!("{} of {} tools on {servers} server{plural}", meta.result_count, meta.total_tools));
     Ok(())
+}
+
+/// A row a server.
+pub(super) fn permissions(permissions: &[Permissions]) -> io::Result<()> {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["server", "isolation", "files", "network", "environment", "limits"]);
+    for server in permissions {
+        let lines = |lines: &[String]| if lines.is_empty() { "none".into() } else { lines.join("\n") };
+        // What runs elsewhere, or as part of this program, is not ours to say.
+        let is_known = !matches!(&*server.isolation, "remote" | "in this process" | "does not start");
+        let cell = |text: &[String]| if is_known { without_controls(&lines(text)).into_owned() } else { "-".into() };
+        table.add_row([
+            without_controls(&server.server).into_owned(),
+            server.isolation.clone(),
+            cell(&server.files),
+            cell(&server.network),
+            cell(&server.environment),
+            cell(&server.limits),
+        ]);
+    }
+    data(&table.to_string())
 }

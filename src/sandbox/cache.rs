@@ -9,22 +9,68 @@ use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions};
 use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
-use wasmtime::{Engine, Result};
+use wasmtime::{Engine, Module, Result};
 
 /// Part of the key, so that a change of the format makes all files old.
 const FORMAT: &[u8] = b"rhaiway compiled code 1, wasmtime 48";
 
-pub(super) fn load(engine: &Engine, wasm: &[u8], folder: Option<&Path>, on_compile: &dyn Fn()) -> Result<Component> {
+/// A component or a module, compiled.
+pub(crate) trait Compiled: Sized {
+    fn compile(engine: &Engine, wasm: &[u8]) -> Result<Self>;
+    fn precompile(engine: &Engine, wasm: &[u8]) -> Result<Vec<u8>>;
+    /// # Safety
+    /// It must be what `precompile` made.
+    #[allow(unsafe_code, reason = "the same as of the functions that it stands for")]
+    unsafe fn deserialize(engine: &Engine, code: &[u8]) -> Result<Self>;
+    /// # Safety
+    /// The file must hold what `precompile` made, and stay as it is.
+    #[allow(unsafe_code, reason = "the same as of the functions that it stands for")]
+    unsafe fn deserialize_file(engine: &Engine, path: &Path) -> Result<Self>;
+}
+
+macro_rules! compiled {
+    ($kind:ident, $precompile:ident) => {
+        impl Compiled for $kind {
+            fn compile(engine: &Engine, wasm: &[u8]) -> Result<Self> {
+                Self::new(engine, wasm)
+            }
+
+            fn precompile(engine: &Engine, wasm: &[u8]) -> Result<Vec<u8>> {
+                engine.$precompile(wasm)
+            }
+
+            #[allow(unsafe_code, reason = "the caller's promise is the same")]
+            unsafe fn deserialize(engine: &Engine, code: &[u8]) -> Result<Self> {
+                unsafe { Self::deserialize(engine, code) }
+            }
+
+            #[allow(unsafe_code, reason = "the caller's promise is the same")]
+            unsafe fn deserialize_file(engine: &Engine, path: &Path) -> Result<Self> {
+                unsafe { Self::deserialize_file(engine, path) }
+            }
+        }
+    };
+}
+
+compiled!(Component, precompile_component);
+compiled!(Module, precompile_module);
+
+pub(super) fn load<C: Compiled>(
+    engine: &Engine,
+    wasm: &[u8],
+    folder: Option<&Path>,
+    on_compile: &dyn Fn(),
+) -> Result<C> {
     let Some(path) = folder else {
         on_compile();
-        return Component::new(engine, wasm);
+        return C::compile(engine, wasm);
     };
     let folder = match private_folder(path) {
         Ok(folder) => folder,
         Err(error) => {
             tracing::warn!(folder = %path.display(), %error, "compiled code is not cached");
             on_compile();
-            return Component::new(engine, wasm);
+            return C::compile(engine, wasm);
         }
     };
     let name = format!("{}.cwasm", key(engine, wasm));
@@ -32,20 +78,20 @@ pub(super) fn load(engine: &Engine, wasm: &[u8], folder: Option<&Path>, on_compi
         // SAFETY: the file was written by this function (its checksum stands beside it) in a folder that only this user can write
         // to, under a key made of the content, wasmtime's version and its settings.
         #[allow(unsafe_code, reason = "loading compiled code from our own cache")]
-        match unsafe { Component::deserialize_file(engine, path.join(&name)) } {
-            Ok(component) => return Ok(component),
+        match unsafe { C::deserialize_file(engine, &path.join(&name)) } {
+            Ok(code) => return Ok(code),
             Err(error) => tracing::warn!(file = name, %error, "compiled again: the cached code does not load"),
         }
     }
     on_compile();
-    let compiled = engine.precompile_component(wasm)?;
+    let compiled = C::precompile(engine, wasm)?;
     if let Err(error) = write(&folder, &name, &compiled) {
         tracing::warn!(folder = %path.display(), %error, "compiled code is not cached");
     }
     // SAFETY: compiled by this engine two lines above.
     #[allow(unsafe_code, reason = "loading what was just compiled")]
     unsafe {
-        Component::deserialize(engine, &compiled)
+        C::deserialize(engine, &compiled)
     }
 }
 

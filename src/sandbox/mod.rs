@@ -1,21 +1,34 @@
-//! wasmtime, set up once for the process: engine settings, the clock that interrupts guests, memory limits, the cache of compiled code.
-//! Knows nothing of scripts or servers.
+//! Isolation. wasmtime: engine settings, the clock that interrupts guests, memory limits, the cache of compiled code; wasm servers on it;
+//! and the sandbox for native servers. Knows nothing of scripts or MCP.
 
 mod cache;
+mod denials;
+mod meter;
+#[cfg_attr(not(target_os = "linux"), path = "native/elsewhere.rs")]
+mod native;
+mod server;
 mod turns;
+mod typed;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use wasmtime::component::Component;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter};
 
 use crate::error::Error;
 use crate::limits::MAX_MEMORY;
 
+use cache::Compiled;
+pub(crate) use denials::Denials;
+pub(crate) use meter::{Limit, MeteredInput, MeteredOutput, mib};
+pub(crate) use native::{
+    NATIVE_MEMORY, NativeSandbox, explain as explain_native, level as native_level, program_files,
+};
+pub(crate) use server::{CallFailed, Ended, MEMORY, Running, TypedServer, WasmServer, is_component_file, is_wasm};
 pub(crate) use turns::Turn;
 use turns::Turns;
+pub(crate) use typed::TypedTool;
 
 /// Guests that may live at once. Each takes about five memory mappings, of which a process has 65,530 by default on Linux.
 pub(crate) const SLOTS: usize = 1000;
@@ -24,6 +37,18 @@ const TICK: Duration = Duration::from_millis(2);
 /// Stack of a guest, and the part of it that wasm may use. Script functions 100 levels deep need most of it.
 const STACK: usize = 2 << 20;
 const WASM_STACK: usize = 3 << 19;
+
+/// What compiling needs to know.
+#[derive(Clone, Default)]
+pub(crate) struct Compiling {
+    /// Folder for compiled code; without one, it is compiled anew in each process.
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// Is told the name before something is compiled, which may take seconds.
+    pub(crate) on_compile: Option<Arc<OnCompile>>,
+}
+
+/// Is told what is compiled.
+pub(crate) type OnCompile = dyn Fn(&str) + Send + Sync;
 
 /// Runs wasm components, each instance with its own memory and a stack of its own.
 pub(crate) struct Sandbox {
@@ -35,9 +60,16 @@ pub(crate) struct Sandbox {
 impl Sandbox {
     /// Instances come from a pool; where address space is too limited for one (`ulimit -v`), each is allocated on demand.
     pub(crate) fn new() -> Result<Self, Error> {
-        let engine = Engine::new(&pooling())
-            .or_else(|_| Engine::new(&on_demand()))
-            .map_err(|error| failed("start wasmtime", &error))?;
+        Self::with(Engine::new(&pooling()).or_else(|_| Engine::new(&on_demand())))
+    }
+
+    /// Servers live long and differ in what they need, so that their instances are allocated on demand.
+    pub(crate) fn for_servers() -> Result<Self, Error> {
+        Self::with(Engine::new(&on_demand()))
+    }
+
+    fn with(engine: wasmtime::Result<Engine>) -> Result<Self, Error> {
+        let engine = engine.map_err(|error| failed("start wasmtime", &error))?;
         let clock = Arc::new(Clock::default());
         let (ticking, ticked) = (Arc::clone(&clock), engine.clone());
         std::thread::Builder::new()
@@ -51,15 +83,11 @@ impl Sandbox {
         &self.engine
     }
 
-    /// Compiles a component, or takes its compiled code from `cache_dir`. Blocks for seconds where it compiles; `on_compile` is
-    /// told first.
-    pub(crate) fn load(
-        &self,
-        wasm: &[u8],
-        cache_dir: Option<&Path>,
-        on_compile: &dyn Fn(),
-    ) -> Result<Component, Error> {
-        cache::load(&self.engine, wasm, cache_dir, on_compile).map_err(|error| failed("compile the guest", &error))
+    /// Compiles a component or module, or takes its compiled code from the cache. Blocks for seconds where it compiles.
+    pub(crate) fn load<C: Compiled>(&self, name: &str, wasm: &[u8], compiling: &Compiling) -> Result<C, String> {
+        let on_compile = || compiling.on_compile.iter().for_each(|tell| tell(name));
+        cache::load(&self.engine, wasm, compiling.cache_dir.as_deref(), &on_compile)
+            .map_err(|error| format!("{error:#}"))
     }
 
     /// The turns of a new guest.
@@ -138,27 +166,42 @@ impl ResourceLimiter for MemoryLimit {
 /// Advances the engine's epoch while guests run, and sleeps while none does.
 #[derive(Default)]
 struct Clock {
-    running: Mutex<usize>,
+    state: Mutex<ClockState>,
     started: Condvar,
 }
 
+#[derive(Default)]
+struct ClockState {
+    running: usize,
+    sleeps: bool,
+}
+
 impl Clock {
+    fn state(&self) -> std::sync::MutexGuard<'_, ClockState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn start(&self) {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        *running += 1;
-        if *running == 1 {
+        let mut state = self.state();
+        state.running += 1;
+        if std::mem::take(&mut state.sleeps) {
             self.started.notify_one();
         }
     }
 
     fn stop(&self) {
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.state().running -= 1;
     }
 
     fn run(&self, engine: &Engine) {
         loop {
-            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            drop(self.started.wait_while(running, |running| *running == 0));
+            let mut state = self.state();
+            while state.running == 0 {
+                // Anew each time: whoever woke it may have stopped by now.
+                state.sleeps = true;
+                state = self.started.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            drop(state);
             std::thread::sleep(TICK);
             engine.increment_epoch();
         }

@@ -143,6 +143,7 @@ impl Flights {
 mod tests {
     use super::*;
     use crate::limits::Limits;
+    use crate::sandbox::Compiling;
     use crate::script::accounts::Ending;
     use crate::script::{Called, Door, Isolation, Run};
     use crate::tool::Detail;
@@ -171,8 +172,7 @@ mod tests {
             isolation: Isolation::Sandbox,
             on_log: None,
             door: Arc::new(Talkative),
-            cache_dir: None,
-            on_compile: None,
+            compiling: Compiling::default(),
         };
         let accounts = Arc::new(Accounts::new(&run, Instant::now()));
         let mut flights = Flights::new(Arc::clone(&accounts));

@@ -1,19 +1,18 @@
 //! The engine guest in the sandbox: a fresh instance for each run, the host interface on top of [`Accounts`].
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use rhaiway_engine::{Refusal, Ticket};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
-use wasmtime::component::{HasSelf, Linker};
+use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Store, Trap, UpdateDeadline};
 
 use super::accounts::{Accounts, Ending};
 use super::flights::{Answer, Flights};
 use super::{Call, Ended, Measured, Run, call_depth};
 use crate::error::Error;
-use crate::sandbox::{MemoryLimit, SLOTS, Sandbox, Turn};
+use crate::sandbox::{Compiling, MemoryLimit, SLOTS, Sandbox, Turn};
 
 wasmtime::component::bindgen!({
     path: "sandbox/wit",
@@ -33,16 +32,15 @@ use self::rhaiway::engine::{host, types};
 /// The built guest. `sandbox/build.sh` makes it, and a test compares it with its sources.
 const ENGINE: &[u8] = include_bytes!("../../sandbox/dist/engine.wasm");
 
+const NAME: &str = "the script engine";
+
 /// The one of this process: compiled code and pooled instances are shared by all clients.
 static SHARED: OnceCell<Arc<SandboxedEngine>> = OnceCell::const_new();
 
-pub(super) async fn shared(
-    cache_dir: Option<PathBuf>,
-    on_compile: Option<Arc<dyn Fn() + Send + Sync>>,
-) -> Result<Arc<SandboxedEngine>, Error> {
+pub(super) async fn shared(compiling: &Compiling) -> Result<Arc<SandboxedEngine>, Error> {
     let engine = SHARED.get_or_try_init(|| async {
-        let load = move || SandboxedEngine::load(cache_dir.as_deref(), &|| on_compile.iter().for_each(|tell| tell()));
-        let loaded = tokio::task::spawn_blocking(load).await;
+        let compiling = compiling.clone();
+        let loaded = tokio::task::spawn_blocking(move || SandboxedEngine::load(&compiling)).await;
         loaded.unwrap_or_else(|error| Err(Error::Sandbox { message: error.to_string() })).map(Arc::new)
     });
     engine.await.cloned()
@@ -65,11 +63,12 @@ struct Host {
 }
 
 impl SandboxedEngine {
-    fn load(cache_dir: Option<&std::path::Path>, on_compile: &dyn Fn()) -> Result<Self, Error> {
+    fn load(compiling: &Compiling) -> Result<Self, Error> {
         let failed =
             |error: wasmtime::Error| Error::Sandbox { message: format!("the engine guest does not load: {error:#}") };
         let sandbox = Sandbox::new()?;
-        let component = sandbox.load(ENGINE, cache_dir, on_compile)?;
+        let failed_to = |message| Error::Sandbox { message: format!("can't compile the guest: {message}") };
+        let component: Component = sandbox.load(NAME, ENGINE, compiling).map_err(failed_to)?;
         let mut linker = Linker::new(sandbox.engine());
         Engine::add_to_linker::<_, HasSelf<_>>(&mut linker, |host: &mut Host| host).map_err(failed)?;
         let guest = linker.instantiate_pre(&component).and_then(EnginePre::new).map_err(failed)?;

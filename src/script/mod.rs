@@ -7,7 +7,6 @@ mod flights;
 mod guest;
 mod in_process;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use crate::error::Error;
 use crate::limits::Limits;
+use crate::sandbox::Compiling;
 use crate::tool::{BoxFuture, CallRecord, Detail, Failure, LogSink, seconds};
 
 use accounts::{Accounts, Ending, Ledger};
@@ -135,10 +135,7 @@ pub(crate) struct Run {
     pub(crate) isolation: Isolation,
     pub(crate) on_log: Option<LogSink>,
     pub(crate) door: Arc<dyn Door>,
-    /// Folder for the compiled engine; compiled anew in each process where there is none.
-    pub(crate) cache_dir: Option<PathBuf>,
-    /// Is told when the engine has to be compiled, which takes seconds.
-    pub(crate) on_compile: Option<Arc<dyn Fn() + Send + Sync>>,
+    pub(crate) compiling: Compiling,
 }
 
 /// How a script itself ended: the JSON text of its value, or what the engine says.
@@ -167,7 +164,7 @@ pub(crate) async fn run(run: Run) -> Result<Execution, Error> {
     }
     match run.isolation {
         Isolation::Sandbox => {
-            let engine = guest::shared(run.cache_dir.clone(), run.on_compile.clone()).await?;
+            let engine = guest::shared(&run.compiling).await?;
             let slot = engine.slot().await;
             let started = Instant::now();
             let accounts = Arc::new(Accounts::new(&run, deadline(run.limits.wall_time)));

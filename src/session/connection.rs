@@ -29,6 +29,7 @@ use super::process::Process;
 use super::wire::{Flight, Heard, WantsText, Wire};
 use crate::catalog::ToolSet;
 use crate::error::with_causes;
+use crate::sandbox::Limit;
 use crate::tool::{BoxFuture, CallOptions, FailureKind};
 
 /// The newest revision without `initialize`, and the newest with it.
@@ -226,13 +227,14 @@ impl Link {
             (None, Some(error)) => explain_handshake(error, asked),
             (None, None) => format!("it did not answer the handshake within {} s", bound.as_secs_f64()),
         };
-        let mut stderr = Vec::new();
+        let (mut stderr, mut denied) = (Vec::new(), String::new());
         if let Some(process) = &process {
             process.close().await;
             stderr = process.stderr();
+            denied = process.denied(&stderr.join("\n"), "");
         }
         let refusal = error.as_ref().and_then(refusal);
-        let message = format!("{reason}{}", wire.complaints());
+        let message = format!("{reason}{}{denied}", wire.complaints());
         Err(HandshakeError { message, stderr, maybe_legacy, asked_somebody: authorization.took_long(), refusal })
     }
 
@@ -370,7 +372,8 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn is_open(&self) -> bool {
-        !self.peer.is_transport_closed()
+        // A server that hit a limit may take a moment to end.
+        !self.peer.is_transport_closed() && !self.process.as_ref().is_some_and(Process::is_ending)
     }
 
     pub(super) fn server_info(&self) -> Option<Arc<ServerPeerInfo>> {
@@ -483,19 +486,35 @@ impl Connection {
         meta: &RequestMetaObject,
     ) -> Result<(String, ServerResult), ServiceError> {
         let mut peer_options = PeerRequestOptions::no_options();
-        peer_options.timeout = options.timeout;
         let mut meta = meta.clone();
         if let Some(level) = *self.log_level.lock().unwrap_or_else(PoisonError::into_inner) {
             meta.set_log_level(level);
         }
         peer_options.meta = (!meta.is_empty()).then_some(meta);
+        // A sandboxed server has bounds of its own.
+        let wall_time = self.process.as_ref().and_then(Process::wall_time);
+        let wall_time = wall_time.filter(|wall_time| options.timeout.is_none_or(|timeout| *wall_time < timeout));
+        peer_options.timeout = options.timeout;
         let flight = Flight::new(options);
         request.extensions_mut().insert(WantsText(Arc::downgrade(&flight)));
-        let handle = self.peer.send_request_with_option(request, peer_options).await?;
-        let mut cancel = CancelOnDrop { peer: &self.peer, id: Some(handle.id.clone()) };
-        let result = handle.await_response().await;
-        cancel.id = None;
-        let result: ServerResult = result?;
+        let answer = Box::pin(async {
+            let handle = self.peer.send_request_with_option(request, peer_options).await?;
+            let mut cancel = CancelOnDrop { peer: &self.peer, id: Some(handle.id.clone()) };
+            let result = handle.await_response().await;
+            cancel.id = None;
+            result
+        });
+        let result: ServerResult = match (wall_time, &self.process) {
+            // Sending takes time too, where the server does not read.
+            (Some(wall_time), Some(process)) => {
+                let Ok(result) = tokio::time::timeout(wall_time, answer).await else {
+                    process.end(Limit::WallTime(wall_time));
+                    return Err(ServiceError::TransportClosed);
+                };
+                result?
+            }
+            _ => answer.await?,
+        };
         let text = match flight.answer() {
             Some(text) => text,
             // A transport that does not divert gives the typed result.
@@ -556,6 +575,16 @@ impl Connection {
         self.listening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a limit of its server's sandbox ended it.
+    pub(super) fn hit_limit(&self) -> bool {
+        self.process.as_ref().is_some_and(Process::hit_limit)
+    }
+
+    /// What would allow what the server's sandbox denied, as far as that is known: an end for an error message.
+    pub(super) fn denied(&self, said: &str, arguments: &str) -> String {
+        self.process.as_ref().map(|process| process.denied(said, arguments)).unwrap_or_default()
+    }
+
     /// What is known of the end of the connection: how the process ended, and what it said last.
     pub(super) async fn why_closed(&self) -> String {
         let mut reason = format!("the connection is closed{}", self.wire.complaints());
@@ -564,12 +593,11 @@ impl Connection {
                 reason = format!("{reason}: {ended}");
             }
             let stderr = process.stderr();
+            let last = stderr[stderr.len().saturating_sub(5)..].join("\n  ");
             if !stderr.is_empty() {
-                reason = format!(
-                    "{reason}; its last lines on stderr:\n  {}",
-                    stderr[stderr.len().saturating_sub(5)..].join("\n  ")
-                );
+                reason = format!("{reason}; its last lines on stderr:\n  {last}");
             }
+            reason.push_str(&process.denied(&last, ""));
         }
         reason
     }
@@ -585,7 +613,7 @@ impl Connection {
                 (FailureKind::Timeout, format!("the time limit of the call, {seconds} s, is over"))
             }
             // Over HTTP, each answer has a stream of its own.
-            ServiceError::TransportClosed if self.is_open() => {
+            ServiceError::TransportClosed if self.process.is_none() && self.is_open() => {
                 let complaints = self.wire.complaints();
                 (FailureKind::Connection, format!("the connection ended before the answer came{complaints}"))
             }

@@ -5,13 +5,17 @@ pub(crate) mod authorization;
 mod callbacks;
 mod connection;
 mod http;
+mod permissions;
 mod process;
 mod requests;
 mod sse;
+mod typed;
 mod websocket;
 mod wire;
 
-use std::path::PathBuf;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,17 +36,20 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::catalog::ToolSet;
-use crate::config::{HttpConfig, ServerConfig, Transport, expand};
+use crate::config::{HttpConfig, SandboxConfig, Sandboxing, ServerConfig, Transport, expand};
 use crate::error::Error;
 use crate::middleware::{
     Answer, CallTool, Chain, Complete, GetPrompt, Initialize, Kind, ListPrompts, ListResourceTemplates, ListResources,
     ListTools, Params, Ping, ReadResource, Request, SetLevel, Subscribe, Transmit, Unsubscribe,
 };
+use crate::sandbox::{Compiling, TypedServer, WasmServer, is_wasm};
 use crate::tool::{BoxFuture, CallOptions, FailureKind, Tool, ToolAnswer, ToolCall};
 use authorization::{AuthorizationSettings, StoredAuthorization};
 pub(crate) use callbacks::Callbacks;
 pub use callbacks::{CallbackError, Origin, ServerMessage};
 use connection::{ASKED, Connection, Handler, HandshakeError, LEGACY, Lifecycle, Link, Opened};
+pub use permissions::Permissions;
+pub(crate) use permissions::permissions;
 pub(crate) use process::Children;
 use process::{Process, Program};
 use requests::{Exchange, request_meta};
@@ -61,6 +68,9 @@ pub(crate) struct SessionSettings {
     pub(crate) callbacks: Arc<Callbacks>,
     pub(crate) middleware: Arc<Chain>,
     pub(crate) authorization: AuthorizationSettings,
+    /// For servers that are started here, where their entries say nothing else.
+    pub(crate) sandbox: Option<SandboxConfig>,
+    pub(crate) compiling: Compiling,
 }
 
 /// A server's entry while its strings are expanded.
@@ -77,6 +87,74 @@ impl ConfigPlace<'_> {
     fn expand(&self, key: &str, text: &str) -> Result<String, Error> {
         expand(text, self.variables)
             .map_err(|variable| self.wrong(key, format!("it needs the variable `{variable}`, which is not set")))
+    }
+}
+
+/// What a server that is started here runs in, with all strings expanded.
+enum Isolation {
+    None,
+    Wasm(SandboxConfig),
+    Native(SandboxConfig),
+}
+
+impl ConfigPlace<'_> {
+    fn program(
+        &self,
+        command: &str,
+        args: &[String],
+        env: &BTreeMap<String, String>,
+        cwd: Option<&Path>,
+    ) -> Result<Program, Error> {
+        let cwd = cwd.map(|cwd| self.expand("cwd", &cwd.display().to_string())).transpose()?;
+        Ok(Program {
+            command: self.expand("command", command)?,
+            args: args.iter().map(|arg| self.expand("args", arg)).collect::<Result<_, _>>()?,
+            env: env
+                .iter()
+                .map(|(key, value)| Ok((key.clone(), self.expand("env", value)?)))
+                .collect::<Result<_, Error>>()?,
+            cwd: cwd.map(PathBuf::from),
+        })
+    }
+
+    /// The entry's own setting wins over that of the client.
+    fn isolation(
+        &self,
+        program: &Program,
+        own: Option<&Sandboxing>,
+        default: Option<&SandboxConfig>,
+    ) -> Result<Isolation, Error> {
+        let names_wasm = Path::new(&program.command).extension().is_some_and(|end| end.eq_ignore_ascii_case("wasm"));
+        let mut sandbox = match (own, default) {
+            (Some(Sandboxing::Off), _) if names_wasm => {
+                let message = "a wasm server always runs in a sandbox: remove the key, or say what it is granted";
+                return Err(self.wrong("sandbox", message));
+            }
+            (Some(Sandboxing::On(sandbox)), _) => (**sandbox).clone(),
+            (None, Some(sandbox)) => sandbox.clone(),
+            (None, None) if names_wasm => SandboxConfig::default(),
+            (Some(Sandboxing::Off), _) | (None, None) => return Ok(Isolation::None),
+        };
+        for (index, mount) in sandbox.mounts.iter_mut().enumerate() {
+            let key = format!("sandbox.mounts[{index}].host");
+            mount.host = self.expand(&key, &mount.host.display().to_string())?.into();
+        }
+        let value = |(name, value): (String, Option<String>)| {
+            let value = match value {
+                Some(value) => Some(self.expand(&format!("sandbox.env.{name}"), &value)?),
+                None => (self.variables)(&name),
+            };
+            Ok((name, value))
+        };
+        let granted =
+            std::mem::take(&mut sandbox.env).into_iter().map(value).collect::<Result<BTreeMap<_, _>, Error>>()?;
+        sandbox.env =
+            program.env.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).chain(granted).collect();
+        if names_wasm || is_wasm(&program.path()) {
+            Ok(Isolation::Wasm(sandbox))
+        } else {
+            Ok(Isolation::Native(sandbox))
+        }
     }
 }
 
@@ -101,6 +179,15 @@ pub(crate) enum Source {
     Entry(ServerConfig),
     /// In this process.
     InProcess(Arc<Serve>),
+    /// A wasm file in memory.
+    Wasm(Arc<EmbeddedWasm>),
+}
+
+/// A wasm server that this program brings.
+pub(crate) struct EmbeddedWasm {
+    wasm: Cow<'static, [u8]>,
+    sandbox: SandboxConfig,
+    compiled: tokio::sync::OnceCell<Arc<WasmServer>>,
 }
 
 impl Source {
@@ -116,10 +203,15 @@ impl Source {
         }))
     }
 
+    /// A wasm server that this program brings.
+    pub(crate) fn wasm(wasm: Cow<'static, [u8]>, sandbox: SandboxConfig) -> Self {
+        Self::Wasm(Arc::new(EmbeddedWasm { wasm, sandbox, compiled: tokio::sync::OnceCell::new() }))
+    }
+
     fn entry(&self) -> Option<&ServerConfig> {
         match self {
             Self::Entry(entry) => Some(entry),
-            Self::InProcess(_) => None,
+            Self::InProcess(_) | Self::Wasm(_) => None,
         }
     }
 }
@@ -129,6 +221,7 @@ impl PartialEq for Source {
         match (self, other) {
             (Self::Entry(one), Self::Entry(other)) => one == other,
             (Self::InProcess(one), Self::InProcess(other)) => Arc::ptr_eq(one, other),
+            (Self::Wasm(one), Self::Wasm(other)) => Arc::ptr_eq(one, other),
             _ => false,
         }
     }
@@ -610,6 +703,10 @@ impl Inner {
         let reason = broken.why_closed().await;
         tracing::warn!(server = &*self.name, reason, "the connection broke");
         broken.close().await;
+        // A fresh instance may do better at once.
+        if broken.hit_limit() {
+            return;
+        }
         let mut state = self.state();
         state.failures = if broken.since.elapsed() < STABLE { state.failures + 1 } else { 0 };
         if state.failures > 1 {
@@ -690,26 +787,28 @@ impl Inner {
                     Ok(Opened::new(LineTransport::new(reader, writer, Arc::clone(wire))))
                 });
             }
+            Source::Wasm(embedded) => {
+                let EmbeddedWasm { wasm, sandbox, compiled } = &**embedded;
+                let compile =
+                    || WasmServer::from_bytes(self.name.to_string(), wasm.clone(), self.settings.compiling.clone());
+                let server = compiled.get_or_try_init(compile).await;
+                let server = server.map_err(|message| self.connect_error(message, Vec::new()))?;
+                return self.open_wasm(server, &[], sandbox).await;
+            }
         };
         let place = ConfigPlace { server: &self.name, variables: &*self.settings.variables };
         match &entry.transport {
-            Transport::Stdio { command, args, env, cwd } => {
-                let cwd = cwd.as_ref().map(|cwd| place.expand("cwd", &cwd.display().to_string())).transpose()?;
-                let program = Program {
-                    command: place.expand("command", command)?,
-                    args: args.iter().map(|arg| place.expand("args", arg)).collect::<Result<_, _>>()?,
-                    env: env
-                        .iter()
-                        .map(|(key, value)| Ok((key.clone(), place.expand("env", value)?)))
-                        .collect::<Result<_, Error>>()?,
-                    cwd: cwd.map(PathBuf::from),
-                };
-                Link::new(callbacks, |wire| {
-                    let (process, stdout, stdin) =
-                        Process::start(&program, &*self.settings.variables, &self.settings.children)
-                            .map_err(|message| self.connect_error(message, Vec::new()))?;
-                    Ok(Opened::new(LineTransport::new(stdout, stdin, Arc::clone(wire))).with_process(process))
-                })
+            Transport::Stdio { command, args, env, cwd, sandbox } => {
+                let program = place.program(command, args, env, cwd.as_deref())?;
+                match place.isolation(&program, sandbox.as_ref(), self.settings.sandbox.as_ref())? {
+                    Isolation::None => self.open_process(&program, None),
+                    Isolation::Native(sandbox) => self.open_process(&program, Some(&sandbox)),
+                    Isolation::Wasm(sandbox) => {
+                        let server = WasmServer::from_file(&program.path(), self.settings.compiling.clone()).await;
+                        let server = server.map_err(|message| self.connect_error(message, Vec::new()))?;
+                        self.open_wasm(&server, &program.args, &sandbox).await
+                    }
+                }
             }
             Transport::Http(http) => {
                 Link::new(callbacks, |wire| http::transport(http, &place, self.bound(), &self.settings, wire))
@@ -721,6 +820,41 @@ impl Inner {
                 Link::reach(callbacks, open).await
             }
         }
+    }
+
+    /// A child process.
+    fn open_process(&self, program: &Program, sandbox: Option<&SandboxConfig>) -> Result<Link, Error> {
+        Link::new(&self.settings.callbacks, |wire| {
+            let (process, (output, input)) =
+                Process::start(program, sandbox, &*self.settings.variables, &self.settings.children)
+                    .map_err(|message| self.connect_error(message, Vec::new()))?;
+            Ok(Opened::new(LineTransport::new(output, input, Arc::clone(wire))).with_process(process))
+        })
+    }
+
+    /// An instance of a wasm server, or a server for one with typed functions.
+    async fn open_wasm(
+        &self,
+        server: &Arc<WasmServer>,
+        arguments: &[String],
+        sandbox: &SandboxConfig,
+    ) -> Result<Link, Error> {
+        let callbacks = &self.settings.callbacks;
+        if let Some(functions) = TypedServer::new(server, arguments, sandbox) {
+            functions.try_out().await.map_err(|message| self.connect_error(message, Vec::new()))?;
+            let (ours, theirs) = tokio::io::duplex(64 << 10);
+            tokio::spawn(typed::serve(functions, theirs));
+            return Link::new(callbacks, |wire| {
+                let (reader, writer) = tokio::io::split(ours);
+                Ok(Opened::new(LineTransport::new(reader, writer, Arc::clone(wire))))
+            });
+        }
+        Link::new(callbacks, |wire| {
+            let running =
+                server.start(arguments, sandbox).map_err(|message| self.connect_error(message, Vec::new()))?;
+            let (process, (output, input)) = Process::of_guest(running, &self.settings.children);
+            Ok(Opened::new(LineTransport::new(output, input, Arc::clone(wire))).with_process(process))
+        })
     }
 
     /// The transport that was before streamable HTTP.

@@ -1,4 +1,5 @@
-//! A server as a child process: started in a group of its own, its last words kept, and ended for good, however the session ends.
+//! A server that was started here: a child process in a group of its own, or a wasm instance in this process. Its last words are kept, and
+//! it is ended for good, however the session ends.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -6,10 +7,14 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, BufReader};
+use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::timeout;
+
+use crate::config::SandboxConfig;
+use crate::sandbox::{Denials, Ended, Limit, MeteredInput, MeteredOutput, NativeSandbox, Running, explain_native};
+use crate::tool::BoxFuture;
 
 /// What a program needs to start at all; the rest of this process's environment is not passed on.
 const INHERITED: &[&str] = &[
@@ -50,6 +55,11 @@ const STDERR_BYTES: u64 = 4096;
 /// How long a process may take to end after its input was closed, after SIGTERM, and after SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// The variables that a child gets unasked.
+pub(super) fn inherited(variables: &dyn Fn(&str) -> Option<String>) -> impl Iterator<Item = (&'static str, String)> {
+    INHERITED.iter().filter_map(|name| Some((*name, variables(name)?)))
+}
+
 /// The children of one client that have not ended yet.
 #[derive(Clone, Default)]
 pub(crate) struct Children(Arc<watch::Sender<usize>>);
@@ -82,26 +92,59 @@ pub(super) struct Program {
     pub(super) cwd: Option<PathBuf>,
 }
 
-/// A running child. Dropping it ends the child in the background, without waiting.
-pub(super) struct Process {
-    stderr: Arc<Mutex<VecDeque<String>>>,
-    /// Dropped or set: the child is to end.
-    close: watch::Sender<bool>,
-    ended: watch::Receiver<Option<String>>,
+impl Program {
+    /// Where its file is, if it is not looked up on the `PATH`.
+    pub(super) fn path(&self) -> PathBuf {
+        self.cwd.as_ref().map_or_else(|| PathBuf::from(&self.command), |cwd| cwd.join(&self.command))
+    }
+
+    fn native_sandbox(
+        &self,
+        variables: &dyn Fn(&str) -> Option<String>,
+        sandbox: &SandboxConfig,
+    ) -> Result<NativeSandbox, String> {
+        let path = self.env.get("PATH").cloned().or_else(|| variables("PATH"));
+        NativeSandbox::new(&self.command, &self.args, self.cwd.as_deref(), path, sandbox)
+            .map_err(|message| format!("can't start `{}`: {message}", self.command))
+    }
 }
 
+/// A server that runs. Dropping it ends it in the background, without waiting.
+pub(super) struct Process {
+    stderr: Arc<Mutex<VecDeque<String>>>,
+    /// Dropped or set: it is to end.
+    close: watch::Sender<Close>,
+    ended: watch::Receiver<Option<Ended>>,
+    /// Of a sandboxed server.
+    denials: Option<Arc<Denials>>,
+    wall_time: Option<Duration>,
+}
+
+/// Whether a server is to end, and how.
+#[derive(Clone, Copy, PartialEq)]
+enum Close {
+    No,
+    /// It is given time.
+    Gently,
+    /// It hit a limit.
+    AtOnce(Limit),
+}
+
+/// What a server writes and what it reads.
+pub(super) type Pipes = (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>);
+
 impl Process {
+    /// A child process, in a sandbox where there is one.
     pub(super) fn start(
         program: &Program,
+        sandbox: Option<&SandboxConfig>,
         variables: &dyn Fn(&str) -> Option<String>,
         children: &Children,
-    ) -> Result<(Self, ChildStdout, ChildStdin), String> {
+    ) -> Result<(Self, Pipes), String> {
         let mut command = Command::new(&program.command);
         command
             .args(&program.args)
             .env_clear()
-            .envs(INHERITED.iter().filter_map(|name| Some((name, variables(name)?))))
-            .envs(&program.env)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -111,38 +154,111 @@ impl Process {
         }
         #[cfg(unix)]
         command.process_group(0);
+        let mut native = sandbox.map(|sandbox| program.native_sandbox(variables, sandbox)).transpose()?;
+        match &mut native {
+            Some(native) => native.confine(&mut command),
+            None => {
+                command.envs(inherited(variables)).envs(&program.env);
+            }
+        }
         let mut child = command.spawn().map_err(|error| start_error(program, &error))?;
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(format!("`{}` was started without pipes", program.command));
         };
         let group = Group::of(&child);
-        let last_lines = Arc::new(Mutex::new(VecDeque::new()));
-        let (close, closing) = watch::channel(false);
+        let Some(native) = native else {
+            let process = Self::supervised(stderr, children, |closing| async move {
+                let ended = supervise(child, &group, closing, std::future::pending()).await;
+                drop(group); // what the child started and left behind
+                ended
+            });
+            return Ok((process, (Box::new(stdout), Box::new(stdin))));
+        };
+        let confined = native.started(child.id().unwrap_or_default())?;
+        let (denials, wall_time) = (Arc::clone(&confined.denials), confined.wall_time);
+        let meter = Arc::clone(&confined.meter);
+        let process = Self::supervised(MeteredOutput::new(stderr, &meter), children, |closing| async move {
+            let ended = supervise(child, &group, closing, confined.meter.until_exceeded()).await;
+            drop(group);
+            drop(confined);
+            ended
+        });
+        let pipes =
+            (Box::new(MeteredOutput::new(stdout, &meter)) as _, Box::new(MeteredInput::new(stdin, &meter)) as _);
+        Ok((Self { denials: Some(denials), wall_time: Some(wall_time), ..process }, pipes))
+    }
+
+    /// A wasm server that was started.
+    pub(super) fn of_guest(running: Running, children: &Children) -> (Self, Pipes) {
+        let Running { input, output, errors, denials, wall_time, run } = running;
+        let process = Self::supervised(errors, children, |closing| supervise_guest(run, closing));
+        let process = Self { denials: Some(denials), wall_time: Some(wall_time), ..process };
+        (process, (Box::new(output), Box::new(input)))
+    }
+
+    /// How long a request to it may take.
+    pub(super) fn wall_time(&self) -> Option<Duration> {
+        self.wall_time
+    }
+
+    fn supervised<F: Future<Output = Ended> + Send + 'static>(
+        stderr: impl AsyncRead + Unpin + Send + 'static,
+        children: &Children,
+        supervise: impl FnOnce(watch::Receiver<Close>) -> F,
+    ) -> Self {
+        let last_lines: Arc<Mutex<VecDeque<String>>> = Arc::default();
+        let (close, closing) = watch::channel(Close::No);
         let (end, ended) = watch::channel(None);
         let reading = tokio::spawn(keep_last_lines(stderr, Arc::clone(&last_lines)));
         let counted = children.count();
+        let running = supervise(closing);
         tokio::spawn(async move {
             let _counted = counted;
-            let status = supervise(child, &group, closing).await;
-            drop(group); // what the child started and left behind
+            let status = running.await;
             // What it wrote last is still in the pipe; a grandchild that keeps the pipe open must not hold us up.
             let _ = timeout(Duration::from_millis(200), reading).await;
             end.send_replace(Some(status));
         });
-        Ok((Self { stderr: last_lines, close, ended }, stdout, stdin))
+        Self { stderr: last_lines, close, ended, denials: None, wall_time: None }
     }
 
-    /// Waits until the child has ended by itself, or `bound` is over: how it ended.
+    /// Waits until it has ended by itself, or `bound` is over: how it ended.
     pub(super) async fn ended_within(&self, bound: Duration) -> Option<String> {
         let mut ended = self.ended.clone();
-        timeout(bound, ended.wait_for(Option::is_some)).await.ok()?.ok()?.clone()
+        let ended = timeout(bound, ended.wait_for(Option::is_some)).await.ok()?.ok()?;
+        ended.as_ref().map(|ended| ended.message.clone())
     }
 
-    /// Ends the child: its input is closed by now; then SIGTERM, then SIGKILL, two seconds after each other.
+    /// Whether it is to end, or has ended.
+    pub(super) fn is_ending(&self) -> bool {
+        *self.close.borrow() != Close::No || self.ended.borrow().is_some()
+    }
+
+    /// Whether a limit of its sandbox ended it.
+    pub(super) fn hit_limit(&self) -> bool {
+        self.ended.borrow().as_ref().is_some_and(|ended| ended.limit.is_some())
+    }
+
+    /// Ends it: its input is closed by now; then a child gets SIGTERM, then SIGKILL, two seconds after each other.
     pub(super) async fn close(&self) {
-        self.close.send_replace(true);
+        self.close.send_if_modified(|close| {
+            *close == Close::No && {
+                *close = Close::Gently;
+                true
+            }
+        });
         self.ended_within(GRACE * 4).await;
+    }
+
+    /// Ends it without giving it time, as it hit a limit.
+    pub(super) fn end(&self, limit: Limit) {
+        self.close.send_replace(Close::AtOnce(limit));
+    }
+
+    /// What would allow what its sandbox denied, as far as that is known: an end for an error message.
+    pub(super) fn denied(&self, said: &str, arguments: &str) -> String {
+        self.denials.as_ref().map(|denials| denials.hint(said, arguments)).unwrap_or_default()
     }
 
     /// The last lines that it wrote to its standard error.
@@ -153,6 +269,9 @@ impl Process {
 
 fn start_error(program: &Program, error: &std::io::Error) -> String {
     let command = &program.command;
+    if let Some(reason) = explain_native(error) {
+        return format!("can't start `{command}`: {reason}");
+    }
     match (error.kind(), &program.cwd) {
         (std::io::ErrorKind::NotFound, Some(cwd)) if !cwd.is_dir() => {
             format!("can't start `{command}`: its folder `{}` does not exist", cwd.display())
@@ -164,12 +283,22 @@ fn start_error(program: &Program, error: &std::io::Error) -> String {
     }
 }
 
-async fn supervise(mut child: Child, group: &Group, mut closing: watch::Receiver<bool>) -> String {
-    tokio::select! {
+async fn supervise(
+    mut child: Child,
+    group: &Group,
+    mut closing: watch::Receiver<Close>,
+    limit: impl Future<Output = Limit>,
+) -> Ended {
+    let close = tokio::select! {
+        // What ended it is told rather than how.
+        biased;
+        limit = limit => Close::AtOnce(limit),
         status = child.wait() => return describe(status),
-        _ = closing.wait_for(|close| *close) => {}
-    }
-    for signal in [Signal::None, Signal::Terminate, Signal::Kill] {
+        close = closing.wait_for(|close| *close != Close::No) => close.map_or(Close::Gently, |close| *close),
+    };
+    let gently = [Signal::None, Signal::Terminate, Signal::Kill];
+    let signals = if matches!(close, Close::AtOnce(_)) { &gently[2..] } else { &gently[..] };
+    for signal in signals {
         match signal {
             Signal::None => {}
             Signal::Terminate => group.terminate(),
@@ -179,10 +308,29 @@ async fn supervise(mut child: Child, group: &Group, mut closing: watch::Receiver
             }
         }
         if let Ok(status) = timeout(GRACE, child.wait()).await {
-            return describe(status);
+            return match close {
+                Close::AtOnce(limit) => by_limit(limit),
+                _ => describe(status),
+            };
         }
     }
-    "it does not end".into()
+    Ended { message: "it does not end".into(), limit: None }
+}
+
+async fn supervise_guest(mut run: BoxFuture<'static, Ended>, mut closing: watch::Receiver<Close>) -> Ended {
+    let close = tokio::select! {
+        ended = &mut run => return ended,
+        close = closing.wait_for(|close| *close != Close::No) => close.map_or(Close::Gently, |close| *close),
+    };
+    if let Close::AtOnce(limit) = close {
+        return by_limit(limit);
+    }
+    let killed = |_| Ended { message: "it was ended, as it did not end by itself".into(), limit: None };
+    timeout(GRACE, run).await.unwrap_or_else(killed)
+}
+
+fn by_limit(limit: Limit) -> Ended {
+    Ended { message: format!("the sandbox ended it: {limit}"), limit: Some(limit) }
 }
 
 enum Signal {
@@ -191,14 +339,15 @@ enum Signal {
     Kill,
 }
 
-fn describe(status: std::io::Result<ExitStatus>) -> String {
-    match status {
+fn describe(status: std::io::Result<ExitStatus>) -> Ended {
+    let message = match status {
         Ok(status) => format!("its process ended ({status})"),
         Err(error) => format!("its process ended ({error})"),
-    }
+    };
+    Ended { message, limit: None }
 }
 
-async fn keep_last_lines(stderr: ChildStderr, lines: Arc<Mutex<VecDeque<String>>>) {
+async fn keep_last_lines(stderr: impl AsyncRead + Unpin, lines: Arc<Mutex<VecDeque<String>>>) {
     let mut reader = BufReader::new(stderr);
     let mut line = Vec::new();
     // A line longer than the bound is kept in pieces.

@@ -279,12 +279,19 @@ impl Exchange<'_> {
             serde_json::from_str(text)
                 .map_err(|error| Trouble::unusable(format!("it is no object with `content`: {error}")))
         };
-        let answer = read(&text)?;
+        let mut answer = read(&text)?;
         match answer.result_type.as_deref() {
-            None | Some("complete") => Ok(answer),
-            Some("task") => read(&self.follow(&text, deadline).await?),
-            Some(other) => Err(Trouble::unusable(format!("its type is `{other}`, which this client does not know"))),
+            None | Some("complete") => {}
+            Some("task") => answer = read(&self.follow(&text, deadline).await?)?,
+            Some(other) => {
+                return Err(Trouble::unusable(format!("its type is `{other}`, which this client does not know")));
+            }
         }
+        answer.explain_denial(|said| {
+            let arguments = serde_json::to_string(&arguments).unwrap_or_default();
+            self.connection.denied(said, &arguments)
+        });
+        Ok(answer)
     }
 
     /// Asks after a task until it is over: the JSON text of its result. When the future is dropped, the task is cancelled.

@@ -1,0 +1,278 @@
+//! What a sandboxed server is granted: the key `sandbox` of its entry.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::{Entry, fault, kind};
+use crate::error::Error;
+
+const SANDBOX: &str = "sandbox";
+const KEYS: [&str; 8] =
+    ["mounts", "env", "network", "memory_mb", "cpu_seconds", "wall_seconds", "max_output_mb", "instance"];
+const MOUNT_KEYS: [&str; 3] = ["host", "guest", "access"];
+/// A 32-bit guest has no more.
+const MAX_MEMORY_MB: f64 = 4096.0;
+const MIB: f64 = (1 << 20) as f64;
+
+/// What a sandboxed server may touch and use: nothing but what stands here. The default grants no file, no variable and no address.
+///
+/// ```
+/// use rhaiway::{Access, SandboxConfig};
+/// let mut sandbox = SandboxConfig::default().mount("./data", "/data", Access::ReadOnly).network("127.0.0.1:8080")?;
+/// sandbox.memory = Some(128 << 20);
+/// # Ok::<(), rhaiway::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct SandboxConfig {
+    /// Folders (`mounts`). Host paths may hold `${VAR}`; relative ones start where this process runs.
+    pub mounts: Vec<Mount>,
+    /// Variables (`env`, an object of values, or an array of names). `None` passes on the client's own, if it is set. Values may hold `${VAR}`.
+    pub env: BTreeMap<String, Option<String>>,
+    /// Hosts and TCP ports that may be connected to (`network`), such as `127.0.0.1:8080`, `[::1]:80` or `api.example.com:443`. Names are
+    /// resolved on the host. Nothing can listen, and there is no UDP.
+    pub network: Vec<Endpoint>,
+    /// Memory in bytes (`memory_mb`, MiB); 64 MiB of a wasm server where it is not set, at most 4 GiB, and 1 GiB of a native one.
+    pub memory: Option<usize>,
+    /// Computing for one request (`cpu_seconds`); 5 s.
+    pub cpu_time: Duration,
+    /// From a request to its answer (`wall_seconds`); 60 s.
+    pub wall_time: Duration,
+    /// What it writes for one request, to its standard output and error (`max_output_mb`, MiB); 16 MiB.
+    pub max_output: usize,
+    /// How long an instance of a component with typed functions lives (`instance`: `call` or `session`); a call.
+    pub instance: Lifetime,
+}
+
+/// A folder of the host that a sandboxed server sees.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Mount {
+    /// The folder (`host`).
+    pub host: PathBuf,
+    /// Where a wasm server sees it (`guest`); under its own path where it is not set, and always for a native server.
+    pub guest: Option<String>,
+    /// What may be done in it (`access`: `ro` or `rw`); reading.
+    pub access: Access,
+}
+
+/// What may be done in a mounted folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Access {
+    /// Reading (`ro`).
+    #[default]
+    ReadOnly,
+    /// Reading, writing, making and removing (`rw`).
+    ReadWrite,
+}
+
+impl Access {
+    /// As the configuration has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ReadOnly => "ro",
+            Self::ReadWrite => "rw",
+        }
+    }
+}
+
+/// A host and a TCP port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Endpoint {
+    /// A name, or an address without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+impl std::str::FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("expected a host and a port, such as `127.0.0.1:8080` or `api.example.com:443`, found `{text}`");
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
+        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        let host = match bracketed {
+            Some(host) => host.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?.to_string(),
+            None if !host.is_empty() && host.chars().all(is_host) => host.to_ascii_lowercase(),
+            None => return Err(wrong()),
+        };
+        Ok(Self { host, port })
+    }
+}
+
+/// How long an instance of a typed component lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Lifetime {
+    /// Each call has a fresh one (`call`).
+    #[default]
+    Call,
+    /// All calls of a session have the same (`session`); after one that failed there is a fresh one.
+    Session,
+}
+
+impl Default for SandboxConfig {
+    fn default() -> Self {
+        Self {
+            mounts: Vec::new(),
+            env: BTreeMap::new(),
+            network: Vec::new(),
+            memory: None,
+            cpu_time: Duration::from_secs(5),
+            wall_time: Duration::from_mins(1),
+            max_output: 16 << 20,
+            instance: Lifetime::default(),
+        }
+    }
+}
+
+impl SandboxConfig {
+    /// Grants a folder.
+    #[must_use]
+    pub fn mount(mut self, host: impl Into<PathBuf>, guest: impl Into<String>, access: Access) -> Self {
+        self.mounts.push(Mount { host: host.into(), guest: Some(guest.into()), access });
+        self
+    }
+
+    /// Sets a variable.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.insert(name.into(), Some(value.into()));
+        self
+    }
+
+    /// Passes a variable of the client on, if it is set.
+    #[must_use]
+    pub fn pass_env(mut self, name: impl Into<String>) -> Self {
+        self.env.insert(name.into(), None);
+        self
+    }
+
+    /// Lets it connect to a host and port, such as `127.0.0.1:8080`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for what is no host and port.
+    pub fn network(mut self, endpoint: &str) -> Result<Self, Error> {
+        self.network.push(endpoint.parse().map_err(|message| fault("sandbox.network", message))?);
+        Ok(self)
+    }
+}
+
+/// What an entry says of its sandbox.
+pub(super) fn parse(entry: &Entry) -> Result<Option<super::Sandboxing>, Error> {
+    let fields = match entry.fields.get(SANDBOX) {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Bool(false)) => return Ok(Some(super::Sandboxing::Off)),
+        Some(Value::Bool(true)) => return Ok(Some(super::Sandboxing::On(Box::default()))),
+        Some(Value::Object(fields)) => fields,
+        Some(other) => return Err(entry.wrong(SANDBOX, "`true`, `false` or an object", other)),
+    };
+    let entry = Entry { place: format!("{}.{SANDBOX}", entry.place), fields };
+    entry.only(&KEYS)?;
+    let default = SandboxConfig::default();
+    let size = |key, max| -> Result<Option<usize>, Error> {
+        let Some(found) = fields.get(key).filter(|found| !found.is_null()) else { return Ok(None) };
+        let size = found.as_f64().filter(|size| *size > 0.0 && *size <= max);
+        let size =
+            size.ok_or_else(|| entry.wrong(key, &format!("a number of MiB, over 0 and at most {max}"), found))?;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is in range")]
+        Ok(Some((size * MIB) as usize))
+    };
+    Ok(Some(super::Sandboxing::On(Box::new(SandboxConfig {
+        mounts: mounts(&entry)?,
+        env: variables(&entry)?,
+        network: network(&entry)?,
+        memory: size("memory_mb", MAX_MEMORY_MB)?,
+        cpu_time: entry.seconds("cpu_seconds")?.unwrap_or(default.cpu_time),
+        wall_time: entry.seconds("wall_seconds")?.unwrap_or(default.wall_time),
+        max_output: size("max_output_mb", MAX_MEMORY_MB)?.unwrap_or(default.max_output),
+        instance: match entry.one_of("instance", &["call", "session"])?.as_deref() {
+            Some("session") => Lifetime::Session,
+            _ => Lifetime::Call,
+        },
+    }))))
+}
+
+fn mounts(entry: &Entry) -> Result<Vec<Mount>, Error> {
+    let items = match entry.fields.get("mounts") {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(items)) => items,
+        Some(other) => return Err(entry.wrong("mounts", "an array of folders", other)),
+    };
+    let mount = |(index, item): (usize, &Value)| {
+        let key = format!("mounts[{index}]");
+        let example = "an object such as `{\"host\": \"./data\", \"guest\": \"/data\", \"access\": \"ro\"}`";
+        let Value::Object(fields) = item else { return Err(entry.wrong(&key, example, item)) };
+        let entry = Entry { place: format!("{}.{key}", entry.place), fields };
+        entry.only(&MOUNT_KEYS)?;
+        let access = match entry.one_of("access", &["ro", "rw"])?.as_deref() {
+            Some("rw") => Access::ReadWrite,
+            _ => Access::ReadOnly,
+        };
+        let guest = entry.text("guest")?.filter(|guest| !guest.is_empty());
+        Ok(Mount { host: entry.required_text("host")?.into(), guest, access })
+    };
+    items.iter().enumerate().map(mount).collect()
+}
+
+fn variables(entry: &Entry) -> Result<BTreeMap<String, Option<String>>, Error> {
+    let variables: BTreeMap<_, _> = match entry.fields.get("env") {
+        Some(Value::Array(_)) => entry.texts("env")?.into_iter().map(|name| (name, None)).collect(),
+        _ => entry.text_map("env")?.into_iter().map(|(name, value)| (name, Some(value))).collect(),
+    };
+    match variables.keys().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
+        Some(name) => {
+            let message = format!("expected names of variables, or an object of names and values, found `{name}`");
+            Err(fault(&format!("{}.env", entry.place), message))
+        }
+        None => Ok(variables),
+    }
+}
+
+fn network(entry: &Entry) -> Result<Vec<Endpoint>, Error> {
+    let endpoint = |(index, text): (usize, String)| {
+        text.parse().map_err(|message| fault(&format!("{}.network[{index}]", entry.place), message))
+    };
+    entry.texts("network")?.into_iter().enumerate().map(endpoint).collect()
+}
+
+impl Entry<'_> {
+    /// A key that is none must not look as if it granted or refused something.
+    fn only(&self, known: &[&str]) -> Result<(), Error> {
+        let fields: &Map<String, Value> = self.fields;
+        let Some(unknown) = fields.keys().find(|key| !known.contains(&key.as_str())) else { return Ok(()) };
+        let message = format!("there is no such key; there are `{}`", known.join("`, `"));
+        Err(fault(&format!("{}.{unknown}", self.place), message))
+    }
+
+    /// Refuses `sandbox` where the server runs elsewhere.
+    pub(super) fn no_sandbox(&self) -> Result<(), Error> {
+        match self.fields.get(SANDBOX) {
+            None | Some(Value::Null | Value::Bool(false)) => Ok(()),
+            Some(found) => {
+                let message = format!(
+                    "only a server that is started here (`command`) can be sandboxed, and this one is reached by an address: remove the key (found {})",
+                    kind(found)
+                );
+                Err(fault(&format!("{}.{SANDBOX}", self.place), message))
+            }
+        }
+    }
+}

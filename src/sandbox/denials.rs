@@ -1,0 +1,121 @@
+//! What a sandboxed server was denied, and the line of its configuration that would allow it.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::config::{Access, SandboxConfig};
+
+/// Refusals that are remembered.
+const KEPT: usize = 8;
+/// How programs say that they may not.
+const REFUSALS: [&str; 8] = [
+    "eacces",
+    "eperm",
+    "erofs",
+    "permission denied",
+    "not permitted",
+    "read-only file system",
+    "capabilities insufficient",
+    "pre-opened file descriptor",
+];
+
+/// Refusals of one server since they were last told.
+pub(crate) struct Denials {
+    mounts: Vec<(PathBuf, PathBuf, Access)>,
+    network: Mutex<BTreeSet<String>>,
+}
+
+impl Denials {
+    pub(crate) fn new(sandbox: &SandboxConfig) -> Self {
+        let mount = |mount: &crate::config::Mount| {
+            let guest = mount.guest.as_ref().map_or_else(|| mount.host.clone(), PathBuf::from);
+            (mount.host.clone(), guest, mount.access)
+        };
+        Self { mounts: sandbox.mounts.iter().map(mount).collect(), network: Mutex::default() }
+    }
+
+    /// It was not let to `address`.
+    pub(crate) fn network(&self, address: &str) {
+        let mut network = self.network.lock().unwrap_or_else(PoisonError::into_inner);
+        if network.len() < KEPT {
+            network.insert(address.into());
+        }
+    }
+
+    /// What would allow that which was denied since this was last asked, or of which `said`, a server's words, speaks: an end for an
+    /// error message, or nothing. Where the words name no path, it is looked for in `arguments`, those of the call.
+    pub(crate) fn hint(&self, said: &str, arguments: &str) -> String {
+        let network = std::mem::take(&mut *self.network.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut lines: Vec<String> = network.iter().map(|address| format!("`\"network\": [\"{address}\"]`")).collect();
+        if let Some(line) = self.file_hint(said, arguments) {
+            lines.push(line);
+        }
+        if lines.is_empty() {
+            return String::new();
+        }
+        format!("; its sandbox denied that, and {} in the `sandbox` of its entry would allow it", lines.join(" and "))
+    }
+
+    fn file_hint(&self, said: &str, arguments: &str) -> Option<String> {
+        let lower = said.to_ascii_lowercase();
+        if !REFUSALS.iter().any(|refusal| lower.contains(refusal)) {
+            return None;
+        }
+        let path = paths(said).chain(paths(arguments)).next()?;
+        let line = |host: &Path, guest: &Path, access: Access| {
+            let (host, guest, access) = (host.display(), guest.display(), access.as_str());
+            format!("`\"mounts\": [{{\"host\": \"{host}\", \"guest\": \"{guest}\", \"access\": \"{access}\"}}]`")
+        };
+        match self.mounts.iter().find(|(_, guest, _)| path.starts_with(guest)) {
+            Some((host, guest, Access::ReadOnly)) => Some(line(host, guest, Access::ReadWrite)),
+            Some(_) => None, // the system refused it, and not the sandbox
+            None => {
+                let folder = path.parent().filter(|folder| folder.parent().is_some()).unwrap_or(&path);
+                Some(line(folder, folder, Access::ReadOnly))
+            }
+        }
+    }
+}
+
+/// The absolute paths in a text, without those that lead upwards.
+fn paths(text: &str) -> impl Iterator<Item = PathBuf> {
+    let separates = |c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '(' | ')' | ',' | ';' | '<' | '>');
+    text.split(separates)
+        .map(|word| word.trim_end_matches([':', '.']))
+        .filter(|word| word.len() > 1 && word.starts_with('/') && !word.starts_with("//"))
+        .map(PathBuf::from)
+        .filter(|path| !path.components().any(|part| part == Component::ParentDir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_name_the_line_that_would_allow_it() {
+        let sandbox = SandboxConfig::default().mount("/home/me/data", "/data", Access::ReadOnly);
+        let denials = Denials::new(&sandbox);
+        let mount = |line: &str| {
+            format!(
+                "; its sandbox denied that, and `\"mounts\": [{line}]` in the `sandbox` of its entry would allow it"
+            )
+        };
+        assert_eq!(
+            denials.hint("EACCES: permission denied, open '/etc/hosts'", ""),
+            mount(r#"{"host": "/etc", "guest": "/etc", "access": "ro"}"#)
+        );
+        assert_eq!(
+            denials.hint("Operation not permitted (os error 63)", r#"{"path":"/data/a.txt"}"#),
+            mount(r#"{"host": "/home/me/data", "guest": "/data", "access": "rw"}"#)
+        );
+        assert_eq!(denials.hint("there is no file /etc/nothing", ""), "");
+        assert_eq!(denials.hint("permission denied", "{}"), "");
+        denials.network("192.0.2.1:80");
+        assert_eq!(
+            denials.hint("", ""),
+            "; its sandbox denied that, and `\"network\": [\"192.0.2.1:80\"]` in the `sandbox` of its entry would allow it"
+        );
+        assert_eq!(denials.hint("", ""), "");
+    }
+}

@@ -1,0 +1,243 @@
+//! The sandbox for native servers, on Linux: Landlock for files, signals and connections, seccomp for system calls, namespaces where there
+//! are any, resource limits, and a watch over the whole process group. What can't be enforced does not start.
+
+mod child;
+mod files;
+mod network;
+mod syscalls;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, OnceLock};
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, PathFd, Ruleset,
+    RulesetAttr, RulesetCreated, RulesetCreatedAttr, Scope,
+};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use self::child::{Child, Step};
+use self::network::Forwarder;
+use super::denials::Denials;
+use super::meter::Meter;
+use crate::config::{Access, SandboxConfig};
+
+use watch::Watch;
+
+/// The oldest Landlock that keeps signals and abstract sockets inside, and what brought it.
+const LANDLOCK: ABI = ABI::V6;
+const NEEDS: &str = "it needs Linux 6.12 or newer, with Landlock enabled";
+/// Memory of a server with all its processes, where nothing else was said. Interpreters map much more than a wasm server.
+pub(crate) const NATIVE_MEMORY: usize = 1 << 30;
+/// Processes that a server may have, itself included.
+pub(crate) const PROCESSES: usize = 64;
+/// Threads of all of them, for users other than root.
+const THREADS: u64 = 512;
+const OPEN_FILES: u64 = 1024;
+
+/// What this machine can enforce.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Level {
+    /// A network of its own, with no way out, and users of its own.
+    pub(crate) namespaces: bool,
+}
+
+impl std::fmt::Display for Level {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Landlock, seccomp")?;
+        if self.namespaces { f.write_str(", namespaces") } else { Ok(()) }
+    }
+}
+
+/// What this machine can enforce, tried out once; or what is missing, and how to get it.
+pub(crate) fn level() -> Result<Level, String> {
+    static LEVEL: OnceLock<Result<Level, String>> = OnceLock::new();
+    LEVEL.get_or_init(probe).clone()
+}
+
+fn probe() -> Result<Level, String> {
+    ruleset(&[]).map_err(|error| format!("this system can't sandbox native servers: {NEEDS} ({error})"))?;
+    let mut child = Child::new(None, syscalls::filter(false, true)?);
+    child.namespaces = true;
+    let tried = |child: Child| {
+        let mut command = std::process::Command::new("/bin/true");
+        command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        child.confine(&mut command);
+        command.status()
+    };
+    match tried(child) {
+        Ok(_) => Ok(Level { namespaces: true }),
+        Err(error) => match Step::of(&error) {
+            Some((Step::Seccomp, reason)) => {
+                Err(format!("this system can't sandbox native servers: seccomp: {reason}"))
+            }
+            _ => Ok(Level { namespaces: false }),
+        },
+    }
+}
+
+/// A native server that is about to start.
+pub(crate) struct NativeSandbox {
+    child: Child,
+    network: Option<network::Prepared>,
+    env: BTreeMap<String, String>,
+    /// Its home and its temporary files; removed with this.
+    home: TempDir,
+    memory: usize,
+    denials: Arc<Denials>,
+    meter: Arc<Meter>,
+    wall_time: std::time::Duration,
+}
+
+/// A native server that was started.
+pub(crate) struct Confined {
+    pub(crate) denials: Arc<Denials>,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) wall_time: std::time::Duration,
+    /// All of them have to live as long as the server.
+    _watch: Watch,
+    _network: Option<Forwarder>,
+    _home: TempDir,
+}
+
+impl NativeSandbox {
+    /// `path` is the `PATH` that it gets. Strings of `sandbox` are expanded.
+    pub(crate) fn new(
+        program: &str,
+        arguments: &[String],
+        folder: Option<&Path>,
+        path: Option<String>,
+        sandbox: &SandboxConfig,
+    ) -> Result<Self, String> {
+        let level = level()?;
+        let program = files::find_program(program, folder, path.as_deref());
+        let program = program.ok_or("there is no such program; is it installed, and on the PATH?")?;
+        let home = tempfile::Builder::new().prefix("rhaiway-").tempdir();
+        let home = home.map_err(|error| format!("can't make a folder for its temporary files: {error}"))?;
+        let mut granted = vec![(home.path().to_path_buf(), read_write())];
+        for mount in &sandbox.mounts {
+            if let Some(guest) = mount.guest.as_ref().filter(|guest| Path::new(guest) != mount.host) {
+                return Err(format!(
+                    "a native server sees folders under their own paths only: remove `\"guest\": \"{guest}\"` from the mount of `{}`",
+                    mount.host.display()
+                ));
+            }
+            let access = match mount.access {
+                Access::ReadOnly => AccessFs::from_read(LANDLOCK),
+                Access::ReadWrite => read_write(),
+            };
+            let metadata = std::fs::metadata(&mount.host);
+            metadata.map_err(|error| format!("can't mount `{}`: {error}", mount.host.display()))?;
+            granted.push((mount.host.clone(), access));
+        }
+        let writable = granted.iter().filter(|(_, access)| access.contains(AccessFs::WriteFile));
+        let writable = writable.map(|(path, _)| absolute(path)).collect::<Result<_, _>>()?;
+        let needed = files::needed(&program, arguments, folder, path.as_deref());
+        granted.extend(needed.into_iter().map(|path| (path, AccessFs::from_read(LANDLOCK))));
+        granted.extend(files::DEVICES.iter().map(|path| (path.into(), AccessFs::ReadFile | AccessFs::WriteFile)));
+        let network = if sandbox.network.is_empty() {
+            None
+        } else if level.namespaces {
+            let network = network::Prepared::new(&sandbox.network, home.path())?;
+            granted.push((network.hosts().into(), AccessFs::ReadFile.into()));
+            Some(network)
+        } else {
+            return Err(
+                "its `network` can't be enforced: that needs user namespaces, which this system does not allow \
+                (sysctl `kernel.unprivileged_userns_clone=1`, or `kernel.apparmor_restrict_unprivileged_userns=0`)"
+                    .into(),
+            );
+        };
+        let mut ruleset = ruleset(&granted).map_err(|error| format!("Landlock refuses its rules: {error}"))?;
+        for endpoint in &sandbox.network {
+            let rule = NetPort::new(endpoint.port, AccessNet::ConnectTcp);
+            ruleset = ruleset.add_rule(rule).map_err(|error| format!("Landlock refuses its rules: {error}"))?;
+        }
+        let memory = sandbox.memory.unwrap_or(NATIVE_MEMORY);
+        let mut child = Child::new(Some(ruleset), syscalls::filter(network.is_some(), level.namespaces)?);
+        child.namespaces = level.namespaces;
+        child.writable = writable;
+        child.network = network.as_ref().map(network::Prepared::inside).transpose()?;
+        child.limits = vec![
+            (libc::RLIMIT_CORE, 0),
+            (libc::RLIMIT_DATA, memory as u64),
+            (libc::RLIMIT_NOFILE, OPEN_FILES),
+            (libc::RLIMIT_NPROC, THREADS),
+        ];
+        let folder = home.path().display().to_string();
+        let mut env: BTreeMap<_, _> = [("HOME", Some(folder.clone())), ("TMPDIR", Some(folder)), ("PATH", path)]
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_string(), value?)))
+            .collect();
+        env.extend(sandbox.env.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))));
+        let meter = Meter::new(sandbox.cpu_time, sandbox.max_output);
+        let (denials, wall_time) = (Arc::new(Denials::new(sandbox)), sandbox.wall_time);
+        Ok(Self { child, network, env, home, memory, denials, meter, wall_time })
+    }
+
+    /// Sets the command up: its variables, and what it does before it becomes the server.
+    pub(crate) fn confine(&mut self, command: &mut Command) {
+        command.env_clear().envs(&self.env);
+        std::mem::take(&mut self.child).confine(command.as_std_mut());
+    }
+
+    /// The server was started; it leads its process group.
+    pub(crate) fn started(self, group: u32) -> Result<Confined, String> {
+        let Self { network, home, memory, denials, meter, wall_time, .. } = self;
+        let network = network.map(network::Prepared::forward).transpose()?;
+        let watch = Watch::new(group, &meter, memory, PROCESSES);
+        Ok(Confined { denials, meter, wall_time, _watch: watch, _network: network, _home: home })
+    }
+}
+
+/// What is not the system's of what a program needs to start: it can be read. `None` where there is no such program.
+pub(crate) fn program_files(
+    program: &str,
+    arguments: &[String],
+    folder: Option<&Path>,
+    path: Option<&str>,
+) -> Option<Vec<PathBuf>> {
+    let program = files::find_program(program, folder, path)?;
+    let needed = files::needed(&program, arguments, folder, path);
+    let inside = |file: &Path| file.ancestors().skip(1).any(|folder| needed.contains(folder));
+    Some(needed.iter().filter(|file| !files::is_of_system(file) && !inside(file)).cloned().collect())
+}
+
+/// Why a command that was set up could not be started, if that is the sandbox's doing.
+pub(crate) fn explain(error: &std::io::Error) -> Option<String> {
+    let (step, reason) = Step::of(error)?;
+    Some(format!("its sandbox can't be set up ({}): {reason}", step.name()))
+}
+
+/// Everything but making devices and sockets.
+fn read_write() -> BitFlags<AccessFs> {
+    AccessFs::from_all(LANDLOCK) & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::MakeSock | AccessFs::IoctlDev)
+}
+
+fn absolute(path: &Path) -> Result<CString, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("can't mount `{}`: {error}", path.display());
+    let path = path.canonicalize().map_err(|error| failed(&error))?;
+    CString::new(path.into_os_string().into_vec()).map_err(|error| failed(&error))
+}
+
+/// Lets do with these files what stands beside them, and nothing with all others.
+fn ruleset(granted: &[(PathBuf, BitFlags<AccessFs>)]) -> Result<RulesetCreated, landlock::RulesetError> {
+    let mut ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(LANDLOCK))?
+        .handle_access(AccessNet::from_all(LANDLOCK))?
+        .scope(Scope::from_all(LANDLOCK))?
+        .create()?;
+    for (path, access) in granted {
+        // What is not there needs no rule; that mounts are there was seen to before.
+        let Ok(opened) = PathFd::new(path) else { continue };
+        let access = if path.is_dir() { *access } else { *access & AccessFs::from_file(LANDLOCK) };
+        ruleset = ruleset.add_rule(PathBeneath::new(opened, access))?;
+    }
+    Ok(ruleset)
+}

@@ -1,0 +1,61 @@
+//! In the place of the sandbox for native servers, where the system is not Linux: nothing is started.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use super::denials::Denials;
+use super::meter::Meter;
+use crate::config::SandboxConfig;
+
+pub(crate) const NATIVE_MEMORY: usize = 1 << 30;
+
+/// Never made.
+pub(crate) enum NativeSandbox {}
+
+pub(crate) struct Confined {
+    pub(crate) denials: Arc<Denials>,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) wall_time: Duration,
+}
+
+pub(crate) fn level() -> Result<String, String> {
+    Err("native servers can be sandboxed on Linux only so far, and this one never runs unsandboxed: use a wasm server, or \
+        say `\"sandbox\": false`"
+        .into())
+}
+
+impl NativeSandbox {
+    pub(crate) fn new(
+        _program: &str,
+        _arguments: &[String],
+        _folder: Option<&Path>,
+        _path: Option<String>,
+        _sandbox: &SandboxConfig,
+    ) -> Result<Self, String> {
+        level().and_then(Err)
+    }
+
+    pub(crate) fn confine(&mut self, _command: &mut Command) {
+        match *self {}
+    }
+
+    pub(crate) fn started(self, _group: u32) -> Result<Confined, String> {
+        match self {}
+    }
+}
+
+pub(crate) fn program_files(
+    _program: &str,
+    _arguments: &[String],
+    _folder: Option<&Path>,
+    _path: Option<&str>,
+) -> Option<Vec<PathBuf>> {
+    Some(Vec::new())
+}
+
+pub(crate) fn explain(_error: &std::io::Error) -> Option<String> {
+    None
+}

@@ -1,0 +1,254 @@
+//! The way out for a native server that was granted addresses: it has a network of its own, in which we listen at those addresses, and
+//! pass on what comes. Nothing else is reachable there. Names lead to addresses of our own, by a `/etc/hosts` of its own.
+
+use std::ffi::CString;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::config::Endpoint;
+
+/// Connections of one server at once.
+const CONNECTIONS: usize = 64;
+/// How long connecting to a host may take.
+const CONNECT: Duration = Duration::from_secs(30);
+const BACKLOG: i32 = 64;
+/// Where names lead to, the first of many.
+const FIRST: [u8; 4] = [127, 66, 0, 1];
+
+/// Ready for a server that is about to start.
+pub(super) struct Prepared {
+    granted: Vec<Endpoint>,
+    addresses: Vec<SocketAddr>,
+    hosts: PathBuf,
+    ours: OwnedFd,
+    theirs: OwnedFd,
+}
+
+/// What the child does inside of its network.
+pub(super) struct Inside {
+    addresses: Vec<SocketAddr>,
+    hosts: CString,
+    parent: OwnedFd,
+}
+
+/// Passes connections on until it is dropped.
+pub(crate) struct Forwarder {
+    _tasks: JoinSet<()>,
+}
+
+impl Prepared {
+    /// Keeps what it needs in `folder`.
+    pub(super) fn new(granted: &[Endpoint], folder: &Path) -> Result<Self, String> {
+        let failed = |error: std::io::Error| format!("its network can't be made ready: {error}");
+        let mut names: Vec<&str> = Vec::new();
+        let mut text = String::from("127.0.0.1 localhost\n::1 localhost\n");
+        let mut addresses = Vec::new();
+        for Endpoint { host, port } in granted {
+            let address = match host.parse::<IpAddr>() {
+                Ok(address) => address,
+                Err(_) if host == "localhost" => Ipv4Addr::LOCALHOST.into(),
+                Err(_) => {
+                    let place = names.iter().position(|name| name == host).unwrap_or_else(|| {
+                        names.push(host);
+                        names.len() - 1
+                    });
+                    let address = place_of_name(place).ok_or("its `network` has too many names")?;
+                    text.extend([&address.to_string(), " ", host.as_str(), "\n"]);
+                    address.into()
+                }
+            };
+            addresses.push(SocketAddr::new(address, *port));
+        }
+        let hosts = folder.join(".hosts");
+        std::fs::write(&hosts, text).map_err(failed)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+            .map_err(|error| failed(error.into()))?;
+        Ok(Self { granted: granted.to_vec(), addresses, hosts, ours, theirs })
+    }
+
+    /// The file that is the server's `/etc/hosts`.
+    pub(super) fn hosts(&self) -> &Path {
+        &self.hosts
+    }
+
+    pub(super) fn inside(&self) -> Result<Inside, String> {
+        let failed = |error: &dyn std::fmt::Display| format!("its network can't be made ready: {error}");
+        Ok(Inside {
+            addresses: self.addresses.clone(),
+            hosts: CString::new(self.hosts.as_os_str().as_bytes()).map_err(|error| failed(&error))?,
+            parent: self.theirs.try_clone().map_err(|error| failed(&error))?,
+        })
+    }
+
+    /// Passes on what is connected to in the server's network, which has been started.
+    pub(super) fn forward(self) -> Result<Forwarder, String> {
+        let failed = |error: std::io::Error| format!("its network can't be reached: {error}");
+        let mut tasks = JoinSet::new();
+        let free = Arc::new(Semaphore::new(CONNECTIONS));
+        for endpoint in self.granted {
+            let listener = receive(&self.ours).map_err(failed)?;
+            let listener = std::net::TcpListener::from(listener);
+            listener.set_nonblocking(true).map_err(failed)?;
+            let listener = TcpListener::from_std(listener).map_err(failed)?;
+            tasks.spawn(accept(listener, endpoint, Arc::clone(&free)));
+        }
+        Ok(Forwarder { _tasks: tasks })
+    }
+}
+
+fn place_of_name(place: usize) -> Option<Ipv4Addr> {
+    let first = u32::from_be_bytes(FIRST);
+    let place = u32::try_from(place).ok().filter(|place| *place < 1 << 16)?;
+    Some(Ipv4Addr::from(first + place))
+}
+
+async fn accept(listener: TcpListener, endpoint: Endpoint, free: Arc<Semaphore>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok(place) = Arc::clone(&free).acquire_owned().await else { return };
+        let Ok((mut from, _)) = listener.accept().await else { return };
+        let endpoint = endpoint.clone();
+        connections.spawn(async move {
+            let _place = place;
+            let to = tokio::time::timeout(CONNECT, TcpStream::connect((endpoint.host.as_str(), endpoint.port))).await;
+            match to {
+                Ok(Ok(mut to)) => drop(tokio::io::copy_bidirectional(&mut from, &mut to).await),
+                Ok(Err(error)) => tracing::warn!(%endpoint, %error, "a sandboxed server could not be connected"),
+                Err(_) => tracing::warn!(%endpoint, "a sandboxed server could not be connected in time"),
+            }
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// A listening socket from the child.
+fn receive(from: &OwnedFd) -> std::io::Result<OwnedFd> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    rustix::net::recvmsg(from, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let sockets = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
+        _ => None,
+    });
+    sockets.ok_or_else(|| std::io::Error::other("it did not hand over its sockets"))
+}
+
+impl Inside {
+    /// Runs in the child; see there for what it may not do.
+    pub(super) fn set_up(&mut self) -> rustix::io::Result<()> {
+        let control = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+        link_up(&control)?;
+        rustix::mount::mount_bind(self.hosts.as_c_str(), c"/etc/hosts")?;
+        for (index, address) in self.addresses.iter().enumerate() {
+            if !address.ip().is_loopback() {
+                add_address(&control, address.ip(), index)?;
+            }
+            let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+            rustix::net::bind(&socket, address)?;
+            rustix::net::listen(&socket, BACKLOG)?;
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut message = SendAncillaryBuffer::new(&mut space);
+            let sockets = [socket.as_fd()];
+            message.push(SendAncillaryMessage::ScmRights(&sockets));
+            rustix::net::sendmsg(&self.parent, &[IoSlice::new(&[0])], &mut message, SendFlags::empty())?;
+        }
+        Ok(())
+    }
+}
+
+/// As wide as the requests have them.
+#[allow(clippy::cast_possible_truncation, reason = "both are small")]
+const UP: libc::c_short = libc::IFF_UP as libc::c_short;
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "both are small")]
+const FAMILY: libc::sa_family_t = libc::AF_INET as libc::sa_family_t;
+
+/// A request about a network interface, as the kernel has it.
+#[repr(C)]
+struct InterfaceRequest {
+    name: [u8; 16],
+    value: InterfaceValue,
+}
+
+#[repr(C)]
+union InterfaceValue {
+    flags: libc::c_short,
+    address: libc::sockaddr_in,
+    room: [u8; 24],
+}
+
+/// The same for an address of version 6.
+#[repr(C)]
+struct InterfaceRequest6 {
+    address: [u8; 16],
+    prefix: u32,
+    interface: libc::c_int,
+}
+
+fn request<T>(control: &OwnedFd, number: libc::Ioctl, request: &T) -> rustix::io::Result<()> {
+    // SAFETY: the kernel reads a request of this kind from memory that has it.
+    #[allow(unsafe_code, reason = "a system call")]
+    let done = unsafe { libc::ioctl(control.as_raw_fd(), number, std::ptr::from_ref(request)) };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(rustix::io::Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(rustix::io::Errno::IO))
+    }
+}
+
+fn link_up(control: &OwnedFd) -> rustix::io::Result<()> {
+    let mut name = [0; 16];
+    name[..2].copy_from_slice(b"lo");
+    let mut value = InterfaceValue { room: [0; 24] };
+    value.flags = UP;
+    request(control, libc::SIOCSIFFLAGS, &InterfaceRequest { name, value })
+}
+
+/// Gives the loopback interface an address of the world outside.
+fn add_address(control: &OwnedFd, address: IpAddr, index: usize) -> rustix::io::Result<()> {
+    match address {
+        IpAddr::V4(address) => {
+            let mut name = *b"lo:00000\0\0\0\0\0\0\0\0";
+            let mut rest = index + 1;
+            for digit in name[3..8].iter_mut().rev() {
+                *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+                rest /= 10;
+            }
+            let address = libc::sockaddr_in {
+                sin_family: FAMILY,
+                sin_port: 0,
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.octets()) },
+                sin_zero: [0; 8],
+            };
+            let mut value = InterfaceValue { room: [0; 24] };
+            value.address = address;
+            request(control, libc::SIOCSIFADDR, &InterfaceRequest { name, value })
+        }
+        IpAddr::V6(address) => {
+            let control =
+                rustix::net::socket_with(AddressFamily::INET6, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+            // The loopback interface is the first.
+            request(
+                &control,
+                libc::SIOCSIFADDR,
+                &InterfaceRequest6 { address: address.octets(), prefix: 128, interface: 1 },
+            )
+        }
+    }
+}
