@@ -14,6 +14,7 @@ const MEMORY: (&str, &str) = ("@modelcontextprotocol/server-memory", "2026.8.31"
 const TIME: (&str, &str) = ("mcp-server-time", "2026.10.19");
 const GIT: (&str, &str) = ("mcp-server-git", "2026.10.19");
 const PYTHON_SDK: (&str, &str) = ("mcp", "2.3.0");
+const COMPONENTIZE_PY: (&str, &str) = ("componentize-py", "0.25.1");
 const WEBSOCKETS: (&str, &str) = ("websockets", "17.4");
 
 const CONFORMANCE: (&str, &str) = ("@modelcontextprotocol/conformance", "0.2.0-alpha.12");
@@ -81,6 +82,16 @@ pub fn python_websockets() -> &'static Fixture {
     static FIXTURE: OnceLock<Fixture> = OnceLock::new();
     FIXTURE.get_or_init(|| {
         let program = venv("python-websockets", &[WEBSOCKETS], "import websockets")?;
+        Ok(Command { program: program.display().to_string(), args: Vec::new() })
+    })
+}
+
+/// The program that makes components of Python.
+pub fn componentize_py() -> &'static Fixture {
+    static FIXTURE: OnceLock<Fixture> = OnceLock::new();
+    FIXTURE.get_or_init(|| {
+        let program = venv("componentize-py", &[COMPONENTIZE_PY], "import componentize_py")?;
+        let program = program.with_file_name(if cfg!(windows) { "componentize-py.exe" } else { "componentize-py" });
         Ok(Command { program: program.display().to_string(), args: Vec::new() })
     })
 }

@@ -34,6 +34,7 @@ mod protocol;
 mod real_servers;
 mod repository;
 mod sandbox;
+mod sandboxed_servers;
 mod scripts;
 mod support;
 
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         real_servers::tests(),
         repository::tests(),
         sandbox::tests(),
+        sandboxed_servers::tests(),
         scripts::tests(),
     ];
     libtest_mimic::run(&libtest_mimic::Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()

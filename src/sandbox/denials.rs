@@ -20,19 +20,23 @@ const REFUSALS: [&str; 8] = [
     "pre-opened file descriptor",
 ];
 
+const MISSING: &str = "no such file";
+
 /// Refusals of one server since they were last told.
 pub(crate) struct Denials {
     mounts: Vec<(PathBuf, PathBuf, Access)>,
+    /// Whether what is not mounted looks as if it were not there.
+    hides: bool,
     network: Mutex<BTreeSet<String>>,
 }
 
 impl Denials {
-    pub(crate) fn new(sandbox: &SandboxConfig) -> Self {
+    pub(crate) fn new(sandbox: &SandboxConfig, hides: bool) -> Self {
         let mount = |mount: &crate::config::Mount| {
             let guest = mount.guest.as_ref().map_or_else(|| mount.host.clone(), PathBuf::from);
             (mount.host.clone(), guest, mount.access)
         };
-        Self { mounts: sandbox.mounts.iter().map(mount).collect(), network: Mutex::default() }
+        Self { mounts: sandbox.mounts.iter().map(mount).collect(), hides, network: Mutex::default() }
     }
 
     /// It was not let to `address`.
@@ -59,7 +63,8 @@ impl Denials {
 
     fn file_hint(&self, said: &str, arguments: &str) -> Option<String> {
         let lower = said.to_ascii_lowercase();
-        if !REFUSALS.iter().any(|refusal| lower.contains(refusal)) {
+        let refused = REFUSALS.iter().any(|refusal| lower.contains(refusal));
+        if !refused && !(self.hides && lower.contains(MISSING)) {
             return None;
         }
         let path = paths(said).chain(paths(arguments)).next()?;
@@ -68,7 +73,7 @@ impl Denials {
             format!("`\"mounts\": [{{\"host\": \"{host}\", \"guest\": \"{guest}\", \"access\": \"{access}\"}}]`")
         };
         match self.mounts.iter().find(|(_, guest, _)| path.starts_with(guest)) {
-            Some((host, guest, Access::ReadOnly)) => Some(line(host, guest, Access::ReadWrite)),
+            Some((host, guest, Access::ReadOnly)) if refused => Some(line(host, guest, Access::ReadWrite)),
             Some(_) => None, // the system refused it, and not the sandbox
             None => {
                 let folder = path.parent().filter(|folder| folder.parent().is_some()).unwrap_or(&path);
@@ -95,7 +100,7 @@ mod tests {
     #[test]
     fn hints_name_the_line_that_would_allow_it() {
         let sandbox = SandboxConfig::default().mount("/home/me/data", "/data", Access::ReadOnly);
-        let denials = Denials::new(&sandbox);
+        let denials = Denials::new(&sandbox, true);
         let mount = |line: &str| {
             format!(
                 "; its sandbox denied that, and `\"mounts\": [{line}]` in the `sandbox` of its entry would allow it"
@@ -109,7 +114,12 @@ mod tests {
             denials.hint("Operation not permitted (os error 63)", r#"{"path":"/data/a.txt"}"#),
             mount(r#"{"host": "/home/me/data", "guest": "/data", "access": "rw"}"#)
         );
-        assert_eq!(denials.hint("there is no file /etc/nothing", ""), "");
+        assert_eq!(
+            denials.hint("No such file or directory (os error 44)", "open(\"/etc/hosts\")"),
+            mount(r#"{"host": "/etc", "guest": "/etc", "access": "ro"}"#)
+        );
+        assert_eq!(denials.hint("No such file or directory: /data/b.txt", ""), "");
+        assert_eq!(denials.hint("/etc/nothing is odd", ""), "");
         assert_eq!(denials.hint("permission denied", "{}"), "");
         denials.network("192.0.2.1:80");
         assert_eq!(

@@ -176,7 +176,7 @@ impl NativeSandbox {
             .collect();
         env.extend(sandbox.env.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))));
         let meter = Meter::new(sandbox.cpu_time, sandbox.max_output);
-        let (denials, wall_time) = (Arc::new(Denials::new(sandbox)), sandbox.wall_time);
+        let (denials, wall_time) = (Arc::new(Denials::new(sandbox, false)), sandbox.wall_time);
         Ok(Self { child, network, env, home, memory, denials, meter, wall_time })
     }
 

@@ -209,7 +209,7 @@ impl WasmServer {
     /// Starts it as a server. Strings of `sandbox` are expanded.
     pub(crate) fn start(self: &Arc<Self>, arguments: &[String], sandbox: &SandboxConfig) -> Result<Running, String> {
         let meter = Meter::new(sandbox.cpu_time, sandbox.max_output);
-        let denials = Arc::new(Denials::new(sandbox));
+        let denials = Arc::new(Denials::new(sandbox, true));
         let (input, their_input) = tokio::io::duplex(PIPE);
         let (output, their_output) = tokio::io::duplex(PIPE);
         let (errors, their_errors) = tokio::io::duplex(ERRORS_PIPE);
@@ -521,7 +521,7 @@ impl TypedServer {
         server.is_typed().then(|| Self {
             server: Arc::clone(server),
             arguments: arguments.to_vec(),
-            denials: Arc::new(Denials::new(sandbox)),
+            denials: Arc::new(Denials::new(sandbox, true)),
             sandbox: sandbox.clone(),
             kept: tokio::sync::Mutex::default(),
         })
