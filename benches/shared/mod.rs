@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rhaiway::{Client, Config, Isolation, Limits};
 use serde_json::{Value, json};
 
+#[allow(dead_code, reason = "not every benchmark runs scripts")]
 pub(crate) fn client(servers: &Value, isolation: Isolation, limits: Limits) -> Client {
     Client::builder()
         .config(Config::from_value(json!({"mcpServers": servers})).unwrap())
@@ -20,10 +21,12 @@ pub(crate) fn client(servers: &Value, isolation: Isolation, limits: Limits) -> C
 }
 
 /// The tests' cache too.
+#[allow(dead_code, reason = "one has a cache of its own")]
 pub(crate) fn cache_home() -> &'static Path {
     Path::new(concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"))
 }
 
+#[allow(dead_code, reason = "not every benchmark times work without a value")]
 pub(crate) async fn time(work: impl Future<Output = ()>) -> Duration {
     let start = Instant::now();
     work.await;

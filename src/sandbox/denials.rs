@@ -64,7 +64,8 @@ impl Denials {
     fn file_hint(&self, said: &str, arguments: &str) -> Option<String> {
         let lower = said.to_ascii_lowercase();
         let refused = REFUSALS.iter().any(|refusal| lower.contains(refusal));
-        if !refused && !(self.hides && lower.contains(MISSING)) {
+        let hidden = self.hides && lower.contains(MISSING);
+        if !(refused || hidden) {
             return None;
         }
         let path = paths(said).chain(paths(arguments)).next()?;
