@@ -72,11 +72,11 @@ async fn notes() -> Result<(), Ignored> {
     let client = client(json!({
         "notes": wasm("notes", mount("rw")), "fixed": wasm("notes", mount("ro")), "bare": wasm("notes", json!(true)),
     }));
-    let script = r##"
+    let script = r#"
         notes.write_note(#{name: "plan", text: "first line\nsecond line"});
         notes.append_to_note(#{name: "plan", text: "third line"});
         [notes.list_notes().notes.map(|note| note.name), notes.search_notes(#{query: "SECOND"}), fixed.read_note(#{name: "plan"})]
-    "##;
+    "#;
     let said = value(run(&client, script).await);
     assert_eq!(said[0], json!(["plan"]));
     assert!(said[1].to_string().contains("second line") && said[2].to_string().contains("third line"), "{said}");
@@ -420,13 +420,13 @@ async fn compiled_once() -> Result<(), Ignored> {
     for name in ["one.wasm", "two.wasm"] {
         let path = folder.path().join(name);
         std::fs::copy(format!("{DIST}/probe-p1.wasm"), &path).unwrap();
-        let (counted, named) = (Arc::clone(&compiled), Arc::clone(&names));
+        let (count, told) = (Arc::clone(&compiled), Arc::clone(&names));
         let client = Client::builder()
             .config(config(&json!({"it": {"command": path}})))
             .cache_dir(folder.path().join("cache"))
             .on_compile(move |what| {
-                counted.fetch_add(1, Ordering::Relaxed);
-                named.lock().unwrap().push(what.to_string());
+                count.fetch_add(1, Ordering::Relaxed);
+                told.lock().unwrap().push(what.to_string());
             })
             .build()
             .unwrap();
