@@ -13,7 +13,7 @@ use rhaiway::{CallOptions, Client, Session};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Ignored, builder, run, test};
+use crate::support::{Ignored, builder, program, run, test};
 
 /// First argument of the test binary that makes it this server.
 pub const ARGUMENT: &str = "probe";
@@ -260,6 +260,7 @@ pub fn tests() -> Vec<Trial> {
     trials.push(test("sandbox::native::attributes_of_files", attributes));
     trials.push(test("sandbox::native::sockets_of_the_system", system_sockets));
     trials.push(test("sandbox::native::nothing_is_left_of_it", nothing_left));
+    trials.push(test("sandbox::native::what_can_not_be_enforced", not_enforced));
     trials
 }
 
@@ -787,5 +788,25 @@ async fn nothing_left() -> Result<(), Ignored> {
     assert!(process.exists());
     probe.end().await;
     assert!(!home.exists() && !process.exists());
+    Ok(())
+}
+
+/// In a sandbox there are no namespaces to be had, so that one inside of it has to do without, and refuses what needs them.
+async fn not_enforced() -> Result<(), Ignored> {
+    let folder = Path::new(program()).parent().unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let mounts = json!([{"host": folder}, {"host": place.path()}]);
+    let probe = Probe::new(Kind::Native, &json!({"mounts": mounts}));
+    let server = |sandbox: Value| json!({"command": "/bin/true", "sandbox": sandbox});
+    let servers = json!({"closed": server(json!(true)), "open": server(json!({"network": ["127.0.0.1:80"]}))});
+    let file = place.path().join("mcp.json");
+    std::fs::write(&file, json!({"mcpServers": servers}).to_string()).unwrap();
+    let arguments = json!({"program": program(), "args": ["permissions", "--json", "--config", file]});
+    let said: Value = serde_json::from_str(&probe.attempt("spawn", arguments).await.unwrap()).unwrap();
+    let servers: Value = serde_json::from_str(said["stdout"].as_str().unwrap()).unwrap();
+    assert_eq!((&servers[0]["isolation"], &servers[0]["problem"]), (&json!("native: Landlock, seccomp"), &Value::Null));
+    let problem = servers[1]["problem"].as_str().unwrap();
+    assert!(problem.starts_with("its `network` can't be enforced: that needs user namespaces"), "{problem}");
+    probe.end().await;
     Ok(())
 }

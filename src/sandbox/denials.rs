@@ -1,6 +1,7 @@
 //! What a sandboxed server was denied, and the line of its configuration that would allow it.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -52,21 +53,22 @@ impl Denials {
     pub(crate) fn hint(&self, said: &str, arguments: &str) -> String {
         let network = std::mem::take(&mut *self.network.lock().unwrap_or_else(PoisonError::into_inner));
         let mut lines: Vec<String> = network.iter().map(|address| format!("`\"network\": [\"{address}\"]`")).collect();
-        if let Some(line) = self.file_hint(said, arguments) {
-            lines.push(line);
-        }
+        lines.extend(self.hint_of(said, arguments));
         if lines.is_empty() {
             return String::new();
         }
         format!("; its sandbox denied that, and {} in the `sandbox` of its entry would allow it", lines.join(" and "))
     }
 
-    fn file_hint(&self, said: &str, arguments: &str) -> Option<String> {
+    fn hint_of(&self, said: &str, arguments: &str) -> Option<String> {
         let lower = said.to_ascii_lowercase();
         let refused = REFUSALS.iter().any(|refusal| lower.contains(refusal));
         let hidden = self.hides && lower.contains(MISSING);
         if !(refused || hidden) {
             return None;
+        }
+        if let Some(address) = refused.then(|| words(said).find_map(|word| word.parse::<SocketAddr>().ok())).flatten() {
+            return Some(format!("`\"network\": [\"{address}\"]`"));
         }
         let path = paths(said).chain(paths(arguments)).next()?;
         let line = |host: &Path, guest: &Path, access: Access| {
@@ -84,11 +86,14 @@ impl Denials {
     }
 }
 
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let separates = |c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '(' | ')' | ',' | ';' | '<' | '>');
+    text.split(separates).map(|word| word.trim_end_matches([':', '.']))
+}
+
 /// The absolute paths in a text, without those that lead upwards.
 fn paths(text: &str) -> impl Iterator<Item = PathBuf> {
-    let separates = |c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '(' | ')' | ',' | ';' | '<' | '>');
-    text.split(separates)
-        .map(|word| word.trim_end_matches([':', '.']))
+    words(text)
         .filter(|word| word.len() > 1 && word.starts_with('/') && !word.starts_with("//"))
         .map(PathBuf::from)
         .filter(|path| !path.components().any(|part| part == Component::ParentDir))
@@ -122,6 +127,10 @@ mod tests {
         assert_eq!(denials.hint("No such file or directory: /data/b.txt", ""), "");
         assert_eq!(denials.hint("/etc/nothing is odd", ""), "");
         assert_eq!(denials.hint("permission denied", "{}"), "");
+        assert_eq!(
+            denials.hint("connect EPERM 192.0.2.9:443 - Local (undefined:undefined)", ""),
+            "; its sandbox denied that, and `\"network\": [\"192.0.2.9:443\"]` in the `sandbox` of its entry would allow it"
+        );
         denials.network("192.0.2.1:80");
         assert_eq!(
             denials.hint("", ""),

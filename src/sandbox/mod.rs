@@ -23,7 +23,7 @@ use cache::Compiled;
 pub(crate) use denials::Denials;
 pub(crate) use meter::{Limit, MeteredInput, MeteredOutput, mib};
 pub(crate) use native::{
-    NATIVE_MEMORY, NativeSandbox, explain as explain_native, level as native_level, program_files,
+    NATIVE_MEMORY, NativeSandbox, explain as explain_native, level as native_level, program_files, unenforceable,
 };
 pub(crate) use server::{CallFailed, Ended, MEMORY, Running, TypedServer, WasmServer, is_component_file, is_wasm};
 pub(crate) use turns::Turn;

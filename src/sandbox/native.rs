@@ -81,6 +81,13 @@ fn probe() -> Result<Level, String> {
     }
 }
 
+/// What of this can't be enforced here, and how that could be changed.
+pub(crate) fn unenforceable(level: Level, sandbox: &SandboxConfig) -> Option<String> {
+    let message = "its `network` can't be enforced: that needs user namespaces, which this system does not allow \
+        (sysctl `kernel.unprivileged_userns_clone=1`, or `kernel.apparmor_restrict_unprivileged_userns=0`)";
+    (!level.namespaces && !sandbox.network.is_empty()).then(|| message.into())
+}
+
 /// A native server that is about to start.
 pub(crate) struct NativeSandbox {
     child: Child,
@@ -115,6 +122,9 @@ impl NativeSandbox {
         sandbox: &SandboxConfig,
     ) -> Result<Self, String> {
         let level = level()?;
+        if let Some(message) = unenforceable(level, sandbox) {
+            return Err(message);
+        }
         let program = files::find_program(program, folder, path.as_deref());
         let program = program.ok_or("there is no such program; is it installed, and on the PATH?")?;
         let home = tempfile::Builder::new().prefix("rhaiway-").tempdir();
@@ -142,16 +152,10 @@ impl NativeSandbox {
         granted.extend(files::DEVICES.iter().map(|path| (path.into(), AccessFs::ReadFile | AccessFs::WriteFile)));
         let network = if sandbox.network.is_empty() {
             None
-        } else if level.namespaces {
+        } else {
             let network = network::Prepared::new(&sandbox.network, home.path())?;
             granted.push((network.hosts().into(), AccessFs::ReadFile.into()));
             Some(network)
-        } else {
-            return Err(
-                "its `network` can't be enforced: that needs user namespaces, which this system does not allow \
-                (sysctl `kernel.unprivileged_userns_clone=1`, or `kernel.apparmor_restrict_unprivileged_userns=0`)"
-                    .into(),
-            );
         };
         let mut ruleset = ruleset(&granted).map_err(|error| format!("Landlock refuses its rules: {error}"))?;
         for endpoint in &sandbox.network {

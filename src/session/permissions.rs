@@ -8,7 +8,7 @@ use super::process::{Program, inherited};
 use super::{ConfigPlace, Isolation, SessionSettings, Source};
 use crate::config::{SandboxConfig, Transport};
 use crate::error::Error;
-use crate::sandbox::{MEMORY, NATIVE_MEMORY, is_component_file, mib, native_level, program_files};
+use crate::sandbox::{MEMORY, NATIVE_MEMORY, is_component_file, mib, native_level, program_files, unenforceable};
 
 /// What one server may do. Made by [`Client::permissions`](crate::Client::permissions), which starts nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -88,7 +88,10 @@ fn of_native(
     let path = program.env.get("PATH").cloned().or_else(|| (place.variables)("PATH"));
     let mut permissions = of_sandbox(permissions, sandbox, NATIVE_MEMORY);
     match native_level() {
-        Ok(level) => permissions.isolation = format!("native: {level}"),
+        Ok(level) => {
+            permissions.isolation = format!("native: {level}");
+            permissions.problem = unenforceable(level, sandbox);
+        }
         Err(message) => {
             permissions.isolation = "does not start".into();
             permissions.problem = Some(message);

@@ -27,6 +27,10 @@ pub(crate) fn level() -> Result<String, String> {
         .into())
 }
 
+pub(crate) fn unenforceable(_level: String, _sandbox: &SandboxConfig) -> Option<String> {
+    None
+}
+
 impl NativeSandbox {
     pub(crate) fn new(
         _program: &str,
