@@ -1,18 +1,18 @@
 //! Compiled guests on disk. Loading one runs what is in it, so only files that we wrote ourselves, into a folder that is ours alone,
 //! are loaded; everything else is compiled again and replaced.
 
-use std::hash::{Hash, Hasher};
-use std::io::{Read, Write};
+use std::hash::Hash;
+use std::io::Write;
 use std::path::Path;
 
 use cap_std::ambient_authority;
+use blake3::Hasher;
 use cap_std::fs::{Dir, OpenOptions};
-use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module, Result};
 
 /// Part of the key, so that a change of the format makes all files old.
-const FORMAT: &[u8] = b"rhaiway compiled code 1, wasmtime 48";
+const FORMAT: &[u8] = b"rhaiway compiled code 2, wasmtime 48";
 
 /// A component or a module, compiled.
 pub(crate) trait Compiled: Sized {
@@ -111,8 +111,8 @@ fn private_folder(path: &Path) -> std::io::Result<Dir> {
 }
 
 fn key(engine: &Engine, wasm: &[u8]) -> String {
-    struct Sha(Sha256);
-    impl Hasher for Sha {
+    struct Key(Hasher);
+    impl std::hash::Hasher for Key {
         fn write(&mut self, bytes: &[u8]) {
             self.0.update(bytes);
         }
@@ -120,19 +120,14 @@ fn key(engine: &Engine, wasm: &[u8]) -> String {
             0
         }
     }
-    let mut sha = Sha(Sha256::new());
-    sha.write(FORMAT);
-    engine.precompile_compatibility_hash().hash(&mut sha);
-    sha.write(wasm);
-    hex(sha.0)
-}
-
-fn hex(digest: Sha256) -> String {
-    format!("{:x}", digest.finalize())
+    let mut key = Key(Hasher::new());
+    key.0.update(FORMAT);
+    engine.precompile_compatibility_hash().hash(&mut key);
+    key.0.update(wasm).finalize().to_string()
 }
 
 fn checksum_name(name: &str) -> String {
-    format!("{name}.sha256")
+    format!("{name}.blake3")
 }
 
 fn is_intact(folder: &Dir, name: &str) -> bool {
@@ -146,9 +141,8 @@ fn is_intact(folder: &Dir, name: &str) -> bool {
             return Ok(false);
         }
         let expected = folder.read_to_string(checksum_name(name))?;
-        let mut code = Vec::new();
-        folder.open(name)?.read_to_end(&mut code)?;
-        std::io::Result::Ok(hex(Sha256::new_with_prefix(&code)) == expected)
+        let found = Hasher::new().update_reader(folder.open(name)?)?.finalize();
+        std::io::Result::Ok(found.to_string() == expected)
     };
     check().unwrap_or(false)
 }
@@ -156,7 +150,7 @@ fn is_intact(folder: &Dir, name: &str) -> bool {
 fn write(folder: &Dir, name: &str, code: &[u8]) -> std::io::Result<()> {
     // The code first: a checksum without its code, or beside another one, only means that it is compiled again.
     replace(folder, name, code)?;
-    replace(folder, &checksum_name(name), hex(Sha256::new_with_prefix(code)).as_bytes())
+    replace(folder, &checksum_name(name), blake3::hash(code).to_string().as_bytes())
 }
 
 /// Writes through a temporary name, so that no other process sees half a file.
