@@ -60,6 +60,7 @@ fn main() -> ExitCode {
             sandbox::main(&std::env::args().skip(1).collect::<Vec<_>>());
             return ExitCode::SUCCESS;
         }
+        Some(sandbox::HOSTS) => return sandbox::hosts(arguments),
         Some(conformance::ARGUMENT) => return conformance::main(),
         _ => {}
     }

@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,10 +14,12 @@ use rhaiway::{CallOptions, Client, Session};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Ignored, builder, program, run, test};
+use crate::support::{Ignored, builder, missing, need_native_sandbox, program, run, test};
 
 /// First argument of the test binary that makes it this server.
 pub const ARGUMENT: &str = "probe";
+/// That which makes it the hosts of another network.
+pub const HOSTS: &str = "hosts";
 const DIST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sandbox/dist");
 const SECRET: &str = "the secret of somebody else";
 
@@ -34,15 +37,6 @@ enum Kind {
 }
 
 impl Kind {
-    /// All that there are here.
-    fn sandboxed() -> Vec<Self> {
-        let mut kinds = vec![Self::Preview1, Self::Preview2];
-        if cfg!(target_os = "linux") {
-            kinds.push(Self::Native);
-        }
-        kinds
-    }
-
     fn name(self) -> &'static str {
         match self {
             Self::Preview1 => "preview_1",
@@ -50,6 +44,19 @@ impl Kind {
             Self::Native => "native",
             Self::Free => "without_one",
         }
+    }
+
+    /// A test with a server of this kind, where there can be one.
+    fn test<F>(self, name: &str, run: impl FnOnce() -> F + Send + 'static) -> Trial
+    where
+        F: Future<Output = Result<(), Ignored>>,
+    {
+        test(&format!("sandbox::{}::{name}", self.name()), move || async move {
+            if self == Self::Native {
+                need_native_sandbox()?;
+            }
+            run().await
+        })
     }
 
     fn is_wasm(self) -> bool {
@@ -210,26 +217,18 @@ fn on_the_network(tcp: u16, udp: u16) -> Vec<Attempt> {
 pub fn tests() -> Vec<Trial> {
     let mut trials = Vec::new();
     for kind in [Kind::Preview1, Kind::Preview2, Kind::Native, Kind::Free] {
-        if kind == Kind::Native && !cfg!(target_os = "linux") {
-            continue;
-        }
         for attempt in on_files() {
             // `stat` is not an access that Landlock knows, and tells nothing.
             if (kind, attempt.name) != (Kind::Native, "reading_its_own_memory_as_a_file") {
-                let name = format!("sandbox::{}::{}", kind.name(), attempt.name);
-                trials.push(test(&name, move || files(kind, attempt)));
+                trials.push(kind.test(attempt.name, move || files(kind, attempt)));
             }
         }
-        trials.push(test(&format!("sandbox::{}::network", kind.name()), move || network(kind)));
+        trials.push(kind.test("network", move || network(kind)));
     }
-    for kind in Kind::sandboxed() {
-        let mut add = |name: &str, trial: Trial| {
-            let _ = name;
-            trials.push(trial);
-        };
+    for kind in [Kind::Preview1, Kind::Preview2, Kind::Native] {
         macro_rules! each {
             ($($test:ident),* $(,)?) => {$(
-                add(stringify!($test), test(&format!("sandbox::{}::{}", kind.name(), stringify!($test)), move || $test(kind)));
+                trials.push(kind.test(stringify!($test), move || $test(kind)));
             )*};
         }
         each!(
@@ -254,13 +253,15 @@ pub fn tests() -> Vec<Trial> {
             what_would_allow_it,
         );
     }
-    trials.push(test("sandbox::native::a_fork_bomb", fork_bomb));
-    trials.push(test("sandbox::native::other_processes", other_processes));
-    trials.push(test("sandbox::native::the_kernel", kernel));
-    trials.push(test("sandbox::native::attributes_of_files", attributes));
-    trials.push(test("sandbox::native::sockets_of_the_system", system_sockets));
-    trials.push(test("sandbox::native::nothing_is_left_of_it", nothing_left));
-    trials.push(test("sandbox::native::what_can_not_be_enforced", not_enforced));
+    trials.push(Kind::Native.test("a_fork_bomb", fork_bomb));
+    trials.push(Kind::Native.test("other_processes", other_processes));
+    trials.push(Kind::Native.test("the_kernel", kernel));
+    trials.push(Kind::Native.test("attributes_of_files", attributes));
+    #[cfg(target_os = "linux")]
+    trials.push(Kind::Native.test("sockets_of_the_system", system_sockets));
+    trials.push(Kind::Native.test("addresses_of_other_hosts", other_hosts));
+    trials.push(Kind::Native.test("nothing_is_left_of_it", nothing_left));
+    trials.push(Kind::Native.test("what_can_not_be_enforced", not_enforced));
     trials
 }
 
@@ -296,14 +297,18 @@ async fn files(kind: Kind, Attempt { tool, arguments, .. }: Attempt) -> Result<(
 fn tcp_server() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
+    answer_connections(listener, "reached\n".into());
+    port
+}
+
+fn answer_connections(listener: TcpListener, answer: String) {
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let mut line = String::new();
             let _ = BufReader::new(&stream).read_line(&mut line);
-            let _ = (&stream).write_all(b"reached\n");
+            let _ = (&stream).write_all(answer.as_bytes());
         }
     });
-    port
 }
 
 async fn network(kind: Kind) -> Result<(), Ignored> {
@@ -433,7 +438,7 @@ async fn granted_addresses(kind: Kind) -> Result<(), Ignored> {
         // It has no way to connect.
         assert!(said.is_err(), "{said:?}");
     } else {
-        assert_eq!(said.unwrap().trim(), "reached");
+        assert_eq!(said.unwrap(), "reached");
     }
     connect(other, "127.0.0.1").await.unwrap_err();
     connect(granted, "127.0.0.2").await.unwrap_err();
@@ -450,11 +455,9 @@ async fn names_are_resolved_on_the_host(kind: Kind) -> Result<(), Ignored> {
     let said = granted.attempt("resolve", json!({"name": "localhost"})).await;
     // Preview 1 knows no names.
     assert_eq!(said.is_ok(), kind != Kind::Preview1, "{said:?}");
-    if kind == Kind::Preview2 {
-        assert_eq!(
-            granted.attempt("tcp_connect", json!({"address": format!("127.0.0.1:{port}")})).await.unwrap().trim(),
-            "reached"
-        );
+    if kind != Kind::Preview1 {
+        let said = granted.attempt("tcp_connect", json!({"address": format!("127.0.0.1:{port}")})).await;
+        assert_eq!(said.unwrap(), "reached");
     }
     granted.attempt("resolve", json!({"name": "example.com"})).await.unwrap_err();
     granted.end().await;
@@ -758,6 +761,7 @@ async fn attributes() -> Result<(), Ignored> {
     Ok(())
 }
 
+#[cfg(target_os = "linux")]
 async fn system_sockets() -> Result<(), Ignored> {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixListener};
@@ -774,6 +778,52 @@ async fn system_sockets() -> Result<(), Ignored> {
     probe.end().await;
     free.end().await;
     Ok(())
+}
+
+/// In a network of the test's own, where other hosts can be played: each listens at an address that is none of the loopback's.
+async fn other_hosts() -> Result<(), Ignored> {
+    let tools = std::process::Command::new("sh").args(["-c", "command -v ip && command -v unshare"]).output().unwrap();
+    if !tools.status.success() {
+        return Err(missing("it needs the programs `ip` and `unshare`"));
+    }
+    let place = tempfile::tempdir().unwrap();
+    let (config, hosts) = (place.path().join("mcp.json"), place.path().join("hosts"));
+    let granted = ["203.0.113.5:80", "[2001:db8::5]:80", "granted.example:80"];
+    let entry = Kind::Native.entry(&[], &json!({"network": granted}));
+    std::fs::write(&config, json!({"mcpServers": {"probe": entry}}).to_string()).unwrap();
+    std::fs::write(&hosts, "203.0.113.6 granted.example\n203.0.113.7 other.example\n").unwrap();
+    let there = "ip link set lo up && ip address add 203.0.113.5/29 dev lo && ip address add 203.0.113.6/29 dev lo \
+        && ip address add 203.0.113.7/29 dev lo && ip address add 2001:db8::5/64 dev lo nodad \
+        && ip address add 2001:db8::6/64 dev lo nodad && mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+    let script = "[\"203.0.113.5:80\", \"[2001:db8::5]:80\", \"granted.example:80\", \"203.0.113.5:81\", \"203.0.113.6:80\", \
+        \"203.0.113.7:80\", \"[2001:db8::6]:80\", \"other.example:80\"].map(|address| { \
+            let said = (); \
+            try { said = probe.tcp_connect(#{address: address}); } catch { said = \"not reached\"; } \
+            said \
+        })";
+    let mut command = tokio::process::Command::new("unshare");
+    command.args(["--map-root-user", "--net", "--mount", "sh", "-c", there]).arg(hosts);
+    command.arg(std::env::current_exe().unwrap()).arg(HOSTS);
+    command.arg(program()).args(["run", "--eval", script, "--config"]).arg(config);
+    let output = command.output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let said: Value =
+        serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}{}", String::from_utf8_lossy(&output.stderr)));
+    let not = "not reached";
+    let expected = json!(["203.0.113.5:80", "[2001:db8::5]:80", "203.0.113.6:80", not, not, not, not, not]);
+    assert_eq!(said, expected);
+    Ok(())
+}
+
+/// Listens as all hosts that [`other_hosts`] plays, which say their address, while a command runs.
+pub fn hosts(mut arguments: impl Iterator<Item = String>) -> ExitCode {
+    for address in
+        ["203.0.113.5:80", "203.0.113.5:81", "203.0.113.6:80", "203.0.113.7:80", "[2001:db8::5]:80", "[2001:db8::6]:80"]
+    {
+        answer_connections(TcpListener::bind(address).unwrap(), format!("{address}\n"));
+    }
+    let status = std::process::Command::new(arguments.next().unwrap()).args(arguments).status().unwrap();
+    if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 async fn nothing_left() -> Result<(), Ignored> {

@@ -11,7 +11,7 @@ use rhaiway::{Access, CallOptions, Client, SandboxConfig};
 use serde_json::{Map, Value, json};
 
 use crate::fixtures;
-use crate::support::{Ignored, builder, client, config, demo, need, program, run, test, value};
+use crate::support::{Ignored, builder, client, config, demo, need, need_native_sandbox, program, run, test, value};
 
 const DIST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sandbox/dist");
 
@@ -28,6 +28,7 @@ pub fn tests() -> Vec<Trial> {
         test("sandboxed_servers::wasm_in_memory", in_memory),
         test("sandboxed_servers::files_that_are_no_servers", no_servers),
         test("sandboxed_servers::what_can_not_be_set_up", not_set_up),
+        test("sandboxed_servers::native_ones_that_can_not_be_set_up", native_not_set_up),
         test("sandboxed_servers::compiled_once", compiled_once),
         test("sandboxed_servers::permissions", permissions),
     ]
@@ -234,9 +235,7 @@ fn boxed(mut entry: Value, sandbox: Value) -> Value {
 }
 
 async fn filesystem() -> Result<(), Ignored> {
-    if cfg!(not(target_os = "linux")) {
-        return Ok(());
-    }
+    need_native_sandbox()?;
     let server = need(fixtures::filesystem())?;
     let folders = Folders::new();
     // The wide one is told that it may do more: what keeps it in is the sandbox.
@@ -281,9 +280,7 @@ async fn filesystem() -> Result<(), Ignored> {
 }
 
 async fn git() -> Result<(), Ignored> {
-    if cfg!(not(target_os = "linux")) {
-        return Ok(());
-    }
+    need_native_sandbox()?;
     let server = need(fixtures::git())?;
     let folders = Folders::new();
     let repository = folders.path("inside");
@@ -397,18 +394,21 @@ async fn not_set_up() -> Result<(), Ignored> {
         variable,
         "in the configuration, mcpServers.it.sandbox.env.A: it needs the variable `NOT_SET_ANYWHERE`, which is not set"
     );
-    if cfg!(target_os = "linux") {
-        let native = |sandbox: Value| json!({"command": program(), "args": ["demo-server"], "sandbox": sandbox});
-        let guest = refusal(native(json!({"mounts": [{"host": "/tmp", "guest": "/data"}]}))).await;
-        assert!(
-            guest.contains("a native server sees folders under their own paths only: remove `\"guest\": \"/data\"` from the mount of `/tmp`"),
-            "{guest}"
-        );
-        let missing = refusal(native(json!({"mounts": [{"host": "/nowhere"}]}))).await;
-        assert!(missing.contains("can't mount `/nowhere`: No such file or directory (os error 2)"), "{missing}");
-        let program = refusal(json!({"command": "no-such-program", "sandbox": true})).await;
-        assert!(program.contains("can't start `no-such-program`: there is no such program"), "{program}");
-    }
+    Ok(())
+}
+
+async fn native_not_set_up() -> Result<(), Ignored> {
+    need_native_sandbox()?;
+    let native = |sandbox: Value| json!({"command": program(), "args": ["demo-server"], "sandbox": sandbox});
+    let guest = refusal(native(json!({"mounts": [{"host": "/tmp", "guest": "/data"}]}))).await;
+    assert!(
+        guest.contains("a native server sees folders under their own paths only: remove `\"guest\": \"/data\"` from the mount of `/tmp`"),
+        "{guest}"
+    );
+    let missing = refusal(native(json!({"mounts": [{"host": "/nowhere"}]}))).await;
+    assert!(missing.contains("can't mount `/nowhere`: No such file or directory (os error 2)"), "{missing}");
+    let program = refusal(json!({"command": "no-such-program", "sandbox": true})).await;
+    assert!(program.contains("can't start `no-such-program`: there is no such program"), "{program}");
     Ok(())
 }
 
@@ -448,7 +448,8 @@ async fn permissions() -> Result<(), Ignored> {
         "tracker": wasm("demo", granted), "closed": wasm("units", json!(true)), "free": demo(),
         "remote": {"url": "https://example.com/mcp"}, "gone": {"command": "gone.wasm"}, "odd": {"command": "x", "sandbox": 1},
     });
-    if cfg!(target_os = "linux") {
+    let is_native = need_native_sandbox().is_ok();
+    if is_native {
         servers["native"] = boxed(demo(), json!({"mounts": [{"host": "/srv", "access": "ro"}]}));
     }
     let file = folder.path().join("mcp.json");
@@ -474,7 +475,7 @@ async fn permissions() -> Result<(), Ignored> {
     assert_eq!(of("remote")["isolation"], json!("remote"));
     assert!(of("gone")["problem"].as_str().unwrap().contains("can't read `gone.wasm`"));
     assert_eq!(of("odd")["isolation"], json!("does not start"));
-    if cfg!(target_os = "linux") {
+    if is_native {
         let native = of("native");
         assert!(native["isolation"].as_str().unwrap().starts_with("native: Landlock, seccomp"), "{native}");
         let files: Vec<&str> = native["files"].as_array().unwrap().iter().map(|file| file.as_str().unwrap()).collect();

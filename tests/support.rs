@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use libtest_mimic::{Completion, Failed, Trial};
@@ -31,12 +32,27 @@ where
 
 /// The command of a fetched server, or the end of the test.
 pub fn need(fixture: &'static Fixture) -> Result<&'static Command, Ignored> {
-    let required = std::env::var_os("RHAIWAY_REQUIRE_FIXTURES").is_some();
-    match fixture {
-        Ok(command) => Ok(command),
-        Err(reason) if required => panic!("a fixture is missing: {reason}"),
-        Err(reason) => Err(Ignored(reason.clone())),
-    }
+    fixture.as_ref().map_err(|reason| missing(reason))
+}
+
+/// What can sandbox native servers, or the end of the test.
+pub fn need_native_sandbox() -> Result<(), Ignored> {
+    static PROBLEM: LazyLock<Value> = LazyLock::new(|| {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("mcp.json");
+        let entry = json!({"command": program(), "sandbox": {"network": ["127.0.0.1:80"]}});
+        std::fs::write(&file, json!({"mcpServers": {"it": entry}}).to_string()).unwrap();
+        let mut command = std::process::Command::new(program());
+        let output = command.args(["permissions", "--json", "--config"]).arg(file).output().unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()[0]["problem"].take()
+    });
+    PROBLEM.as_str().map_or(Ok(()), |problem| Err(missing(problem)))
+}
+
+/// The end of a test that can't run here; a failure where all tests have to.
+pub fn missing(reason: &str) -> Ignored {
+    assert!(std::env::var_os("RHAIWAY_REQUIRE_FIXTURES").is_none(), "a fixture is missing: {reason}");
+    Ignored(reason.into())
 }
 
 impl Command {

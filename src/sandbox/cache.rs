@@ -5,8 +5,8 @@ use std::hash::Hash;
 use std::io::Write;
 use std::path::Path;
 
-use cap_std::ambient_authority;
 use blake3::Hasher;
+use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions};
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module, Result};

@@ -195,6 +195,7 @@ impl NativeSandbox {
         let Self { network, home, memory, denials, meter, wall_time, .. } = self;
         let network = network.map(network::Prepared::forward).transpose()?;
         let watch = Watch::new(group, &meter, memory, PROCESSES);
+        let watch = watch.map_err(|error| format!("its limits can't be enforced: no thread to watch it: {error}"))?;
         Ok(Confined { denials, meter, wall_time, _watch: watch, _network: network, _home: home })
     }
 }

@@ -26,6 +26,9 @@ const CONNECTIONS: usize = 64;
 /// How long connecting to a host may take.
 const CONNECT: Duration = Duration::from_secs(30);
 const BACKLOG: i32 = 64;
+/// How often, and with which pauses, a new address is tried out.
+const ATTEMPTS: u32 = 1000;
+const PAUSE: Duration = Duration::from_millis(1);
 /// Where names lead to, the first of many.
 const FIRST: [u8; 4] = [127, 66, 0, 1];
 
@@ -161,7 +164,7 @@ impl Inside {
             }
             let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
             let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-            rustix::net::bind(&socket, address)?;
+            bind(&socket, address)?;
             rustix::net::listen(&socket, BACKLOG)?;
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut message = SendAncillaryBuffer::new(&mut space);
@@ -171,6 +174,17 @@ impl Inside {
         }
         Ok(())
     }
+}
+
+/// An address of version 6 can be used only after the kernel has made it sure that nobody else has it, a moment after it was added.
+fn bind(socket: &OwnedFd, address: &SocketAddr) -> rustix::io::Result<()> {
+    for _ in 0..ATTEMPTS {
+        match rustix::net::bind(socket, address) {
+            Err(rustix::io::Errno::ADDRNOTAVAIL) => std::thread::sleep(PAUSE),
+            done => return done,
+        }
+    }
+    rustix::net::bind(socket, address)
 }
 
 /// As wide as the requests have them.

@@ -43,18 +43,16 @@ fn groups() -> MutexGuard<'static, Option<Groups>> {
 }
 
 impl Watch {
-    pub(super) fn new(group: u32, meter: &Arc<Meter>, memory: usize, processes: usize) -> Self {
+    /// Fails where there can be no thread to watch.
+    pub(super) fn new(group: u32, meter: &Arc<Meter>, memory: usize, processes: usize) -> std::io::Result<Self> {
         let mut all = groups();
         if all.is_none() {
-            // Where there can be no thread, the kernel's limits are left.
-            if let Err(error) = std::thread::Builder::new().name("rhaiway-watch".into()).spawn(run) {
-                tracing::warn!(%error, "sandboxed servers are not watched");
-            }
+            std::thread::Builder::new().name("rhaiway-watch".into()).spawn(run)?;
         }
         let watched = Watched { meter: Arc::clone(meter), memory, processes, cpu: 0 };
         all.get_or_insert_default().insert(group, watched);
         BEGUN.notify_one();
-        Self { group }
+        Ok(Self { group })
     }
 }
 
