@@ -1,6 +1,8 @@
 //! Which processes a test has started: they carry a mark in their environment, and so do theirs.
 
-use serde_json::Value;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
 
 const VARIABLE: &str = "RHAIWAY_TEST_MARK";
 
@@ -17,19 +19,25 @@ impl Mark {
         entry
     }
 
+    /// The same of a server in a sandbox.
+    pub fn variables(&self) -> Value {
+        json!({VARIABLE: self.0})
+    }
+
     /// Command lines of the marked processes that live.
     pub fn alive(&self) -> Vec<String> {
+        let line = |process: PathBuf| std::fs::read(process.join("cmdline")).unwrap_or_default();
+        self.processes().map(line).map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).collect()
+    }
+
+    /// The folders in `/proc` of the marked processes that live.
+    pub fn processes(&self) -> impl Iterator<Item = PathBuf> {
         let wanted = format!("{VARIABLE}={}", self.0);
         let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok).map(|entry| entry.path());
-        processes
-            .filter(|process| {
-                let environment = std::fs::read(process.join("environ")).unwrap_or_default();
-                environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
-            })
-            .map(|process| {
-                String::from_utf8_lossy(&std::fs::read(process.join("cmdline")).unwrap_or_default()).replace('\0', " ")
-            })
-            .collect()
+        processes.filter(move |process| {
+            let environment = std::fs::read(process.join("environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+        })
     }
 
     /// Waits until none lives; the test's own bound ends the wait.

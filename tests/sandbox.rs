@@ -14,6 +14,7 @@ use rhaiway::{CallOptions, Client, Session};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
+use crate::processes::Mark;
 use crate::support::{Ignored, builder, missing, need_native_sandbox, program, run, test};
 
 /// First argument of the test binary that makes it this server.
@@ -240,6 +241,7 @@ pub fn tests() -> Vec<Trial> {
             names_are_resolved_on_the_host,
             memory,
             computing_in_a_call,
+            computing_while_it_asks,
             computing_at_the_start,
             memory_at_the_start,
             a_full_stack,
@@ -251,10 +253,16 @@ pub fn tests() -> Vec<Trial> {
             many_open_files,
             the_files_of_another_server,
             what_would_allow_it,
+            a_restart_grants_no_more,
+            read_only_inside_of_what_is_not,
         );
     }
     trials.push(Kind::Native.test("a_fork_bomb", fork_bomb));
     trials.push(Kind::Native.test("other_processes", other_processes));
+    trials.push(Kind::Native.test("computing_of_others", computing_of_others));
+    trials.push(Kind::Native.test("memory_of_children", memory_of_children));
+    trials.push(Kind::Native.test("a_client_that_is_killed", killed_client));
+    trials.push(Kind::Native.test("what_it_needs_is_not_what_it_says", what_it_needs_is_not_what_it_says));
     trials.push(Kind::Native.test("the_kernel", kernel));
     trials.push(Kind::Native.test("attributes_of_files", attributes));
     #[cfg(target_os = "linux")]
@@ -541,6 +549,14 @@ async fn memory_at_the_start(kind: Kind) -> Result<(), Ignored> {
     Ok(())
 }
 
+/// What it asks the client for is no request to it.
+async fn computing_while_it_asks(kind: Kind) -> Result<(), Ignored> {
+    let probe = Probe::new(kind, &json!({"cpu_seconds": 0.3}));
+    hits(&probe, "spin_and_ask", json!({}), "it computed for longer than the 0.3 s").await;
+    probe.end().await;
+    Ok(())
+}
+
 async fn a_full_stack(kind: Kind) -> Result<(), Ignored> {
     let probe = Probe::new(kind, &json!({}));
     for _ in 0..2 {
@@ -679,32 +695,182 @@ async fn fork_bomb() -> Result<(), Ignored> {
 }
 
 async fn other_processes() -> Result<(), Ignored> {
-    let (one, other) = (Probe::new(Kind::Native, &json!({})), Probe::new(Kind::Native, &json!({})));
-    let said: Value = serde_json::from_str(&other.attempt("parent", json!({})).await.unwrap()).unwrap();
-    let (parent, neighbour) = (said["parent"].clone(), said["own"].clone());
-    assert_eq!(parent, json!(std::process::id()));
+    let mark = Mark::new("neighbour");
+    let one = Probe::new(Kind::Native, &json!({}));
+    let other = Probe::new(Kind::Native, &json!({"env": mark.variables()}));
+    other.session().await;
+    let numbers: Vec<u32> =
+        mark.processes().map(|process| process.file_name().unwrap().to_str().unwrap().parse().unwrap()).collect();
     let free = Probe::new(Kind::Free, &json!({}));
-    for pid in [&parent, &neighbour] {
-        one.attempt("signal", json!({"pid": pid, "signal": 0})).await.unwrap_err();
-        free.attempt("signal", json!({"pid": pid, "signal": 0})).await.unwrap();
+    let [neighbour] = numbers[..] else { panic!("{numbers:?}") };
+    for pid in [std::process::id(), neighbour] {
+        for (tool, arguments) in [("signal", json!({"pid": pid, "signal": 0})), ("limits_of", json!({"pid": pid}))] {
+            one.attempt(tool, arguments.clone()).await.unwrap_err();
+            free.attempt(tool, arguments).await.unwrap();
+        }
     }
-    for pid in [&parent, &neighbour] {
+    // The first one in its namespace is not its own, either.
+    one.attempt("signal", json!({"pid": 1, "signal": 0})).await.unwrap_err();
+    for pid in [std::process::id(), neighbour, 1] {
         let said = one.attempt("read_memory", json!({"pid": pid})).await.unwrap();
         let said: Map<String, Value> = serde_json::from_str(&said).unwrap();
         assert_eq!(said.len(), 3);
         assert!(said.values().all(|said| said != "read"), "{said:?}");
     }
-    let said: Value = serde_json::from_str(&one.attempt("parent", json!({})).await.unwrap()).unwrap();
-    let own = said["own"].clone();
-    one.attempt("setsid_child", json!({})).await.map_or_else(drop, |pid| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let fields: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
-        assert!(fields.len() < 3 || json!(fields[2].parse::<u32>().unwrap()) == own, "it left its group: {stat}");
-    });
+    one.attempt("clone_parent", json!({})).await.unwrap_err();
+    let group = |process: &Path| {
+        let stat = std::fs::read_to_string(process.join("stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.split(' ').nth(2).unwrap().to_string()
+    };
+    let before = group(&mark.processes().next().unwrap());
+    let _ = other.attempt("setsid_child", json!({})).await;
+    assert!(mark.processes().all(|process| group(&process) == before), "it left its group");
     assert_eq!(other.attempt("echo", json!({"text": "still here"})).await.unwrap(), "still here");
     for probe in [one, other, free] {
         probe.end().await;
     }
+    Ok(())
+}
+
+/// Computing counts, whoever does it and whatever it is called.
+async fn computing_of_others() -> Result<(), Ignored> {
+    let limit = "it computed for longer than the 0.5 s that one request may take (`cpu_seconds`)";
+    let probe = Probe::new(Kind::Native, &json!({"cpu_seconds": 0.5}));
+    for each in [10, 200] {
+        hits(&probe, "unwaited_children", json!({"count": 10_000, "ms": each}), limit).await;
+    }
+    probe.attempt("nameless", json!({})).await.unwrap();
+    hits(&probe, "spin", json!({}), limit).await;
+    probe.end().await;
+    Ok(())
+}
+
+/// What a process shares with its children is there once.
+async fn memory_of_children() -> Result<(), Ignored> {
+    let probe = Probe::new(Kind::Native, &json!({"memory_mb": 100}));
+    probe.attempt("allocate", json!({"mb": 50})).await.unwrap();
+    let said = probe.attempt("fork_bomb", json!({"count": 10, "ms": 700})).await.unwrap();
+    assert_eq!(said, r#"{"started":10,"error":null}"#);
+    probe.end().await;
+    Ok(())
+}
+
+/// Nothing lives on where nobody watches it any more.
+async fn killed_client() -> Result<(), Ignored> {
+    let mark = Mark::new("orphan");
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("mcp.json");
+    let entry = Kind::Native.entry(&[], &json!({"env": mark.variables()}));
+    std::fs::write(&file, json!({"mcpServers": {"probe": entry}}).to_string()).unwrap();
+    let mut command = tokio::process::Command::new(program());
+    command.args(["run", "--eval", "probe.leave_child(); probe.hang()", "--config"]).arg(file);
+    let mut client = command.spawn().unwrap();
+    while mark.alive().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    client.kill().await.unwrap();
+    mark.gone().await;
+    Ok(())
+}
+
+/// What is granted at the next start is not what a server led there.
+async fn a_restart_grants_no_more(kind: Kind) -> Result<(), Ignored> {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |path: &str| folder.path().join(path);
+    for path in ["rw/a/inner", "outside/inner"] {
+        std::fs::create_dir_all(place(path)).unwrap();
+    }
+    std::fs::write(place("outside/inner/secret.txt"), SECRET).unwrap();
+    let mount = |path: &str, guest: &str| {
+        let mut mount = json!({"host": place(path), "access": "rw"});
+        if kind.is_wasm() {
+            mount["guest"] = json!(guest);
+        }
+        mount
+    };
+    let sandbox = json!({"mounts": [mount("rw", "/rw"), mount("rw/a/inner", "/inner")]});
+    let client = builder(json!({"probe": kind.entry(&[], &sandbox)})).build().unwrap();
+    let (rw, inner) = if kind.is_wasm() {
+        ("/rw".to_string(), "/inner".to_string())
+    } else {
+        (place("rw").display().to_string(), place("rw/a/inner").display().to_string())
+    };
+    let script = format!(
+        r#"
+        probe.write(#{{path: "{inner}/mine.txt", text: "mine"}});
+        probe.rename(#{{from: "{rw}/a", to: "{rw}/b"}});
+        probe.symlink(#{{target: "../outside", link: "{rw}/a"}});
+        try {{ probe.exit(#{{code: 0}}); }} catch {{}}
+        probe.read(#{{path: "{inner}/secret.txt"}})
+        "#
+    );
+    let refused = run(&client, &script).await.error.unwrap().to_string();
+    let expected =
+        format!("rw/a/inner`: a link in `{}`, where the server may write, leads to `", place("rw").display());
+    assert!(refused.contains(&expected), "{refused}");
+    client.close_all_sessions().await;
+    Ok(())
+}
+
+/// The same for what a program needs to start: its interpreter, its libraries.
+async fn what_it_needs_is_not_what_it_says() -> Result<(), Ignored> {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |path: &str| folder.path().join(path);
+    for path in ["rw/bin", "rw/lib", "outside"] {
+        std::fs::create_dir_all(place(path)).unwrap();
+    }
+    std::fs::write(place("outside/secret.txt"), SECRET).unwrap();
+    let executable = |path: &str, text: String| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::write(place(path), text).unwrap();
+        std::fs::set_permissions(place(path), std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let own = std::env::current_exe().unwrap();
+    executable("rw/bin/server", format!("#!/bin/sh\nexec {} {ARGUMENT}\n", own.display()));
+    let mounts = json!([{"host": place("rw"), "access": "rw"}, {"host": own.parent().unwrap()}]);
+    let client = builder(json!({"probe": {"command": place("rw/bin/server"), "sandbox": {"mounts": mounts}}}));
+    let client = client.build().unwrap();
+    let rw = place("rw").display().to_string();
+    let script = format!(
+        r#"
+        probe.symlink(#{{target: "{}", link: "{rw}/lib/libsecret"}});
+        try {{ probe.exit(#{{code: 0}}); }} catch {{}}
+        probe.read(#{{path: "{rw}/lib/libsecret/secret.txt"}})
+        "#,
+        place("outside").display()
+    );
+    let refused = run(&client, &script).await.error.unwrap().to_string();
+    assert!(refused.contains("Permission denied"), "{refused}");
+    // It names another interpreter, which is a secret.
+    client.close_all_sessions().await;
+    executable("rw/bin/server", format!("#!{}\n", place("outside/secret.txt").display()));
+    let refused = client.create_session("probe").await.unwrap_err().to_string();
+    let expected = format!("it needs `{}`, as files say that it may write to", place("outside/secret.txt").display());
+    assert!(refused.contains(&expected), "{refused}");
+    client.close_all_sessions().await;
+    Ok(())
+}
+
+/// What is read-only stays it, also inside of what is not; where that can't be enforced, nothing starts.
+async fn read_only_inside_of_what_is_not(kind: Kind) -> Result<(), Ignored> {
+    let folder = tempfile::tempdir().unwrap();
+    let (outer, inner) = (folder.path().join("outer"), folder.path().join("outer/inner"));
+    std::fs::create_dir_all(&inner).unwrap();
+    let mut mounts = json!([{"host": outer, "access": "rw"}, {"host": inner, "access": "ro"}]);
+    if kind.is_wasm() {
+        (mounts[0]["guest"], mounts[1]["guest"]) = (json!("/outer"), json!("/inner"));
+    }
+    let probe = Probe::new(kind, &json!({"mounts": mounts}));
+    let refused = probe.attempt("write", json!({"path": inner.join("new.txt"), "text": "x"})).await.unwrap_err();
+    if kind.is_wasm() {
+        let expected = format!("with `ro`: it could be written by way of `{}`", outer.display());
+        assert!(refused.contains(&expected), "{refused}");
+    } else {
+        assert!(refused.contains("Read-only file system"), "{refused}");
+        probe.attempt("write", json!({"path": outer.join("new.txt"), "text": "x"})).await.unwrap();
+    }
+    assert_eq!(std::fs::read_dir(&inner).unwrap().count(), 0);
+    probe.end().await;
     Ok(())
 }
 
@@ -721,11 +887,19 @@ async fn kernel() -> Result<(), Ignored> {
         ("ioctl_terminal", json!({})),
         ("open_device", json!({"path": "/dev/kmsg"})),
         ("open_device", json!({"path": "/dev/tty"})),
+        ("inotify", json!({"path": "/etc"})),
     ] {
         let refused = probe.attempt(tool, arguments).await.unwrap_err();
         assert!(refused.contains("not permitted") || refused.contains("Permission denied"), "{tool}: {refused}");
     }
     let free = Probe::new(Kind::Free, &json!({}));
+    // Memory that would count as nobody's.
+    for (tool, arguments) in
+        [("memfd", json!({})), ("shared_memory", json!({})), ("shared_memory", json!({"device": "/dev/zero"}))]
+    {
+        probe.attempt(tool, arguments.clone()).await.unwrap_err();
+        free.attempt(tool, arguments).await.unwrap();
+    }
     free.attempt("netlink", json!({})).await.unwrap();
     free.attempt("keyctl", json!({})).await.unwrap();
     let limits: Value = serde_json::from_str(&probe.attempt("limits", json!({})).await.unwrap()).unwrap();
@@ -827,17 +1001,18 @@ pub fn hosts(mut arguments: impl Iterator<Item = String>) -> ExitCode {
 }
 
 async fn nothing_left() -> Result<(), Ignored> {
-    let probe = Probe::new(Kind::Native, &json!({}));
+    let mark = Mark::new("left");
+    let probe = Probe::new(Kind::Native, &json!({"env": mark.variables()}));
     let variables = probe.attempt("variables", json!({})).await.unwrap();
     let variables: Value = serde_json::from_str(&variables).unwrap();
     let home = Path::new(variables["HOME"].as_str().unwrap()).to_path_buf();
     assert!(home.is_dir());
     probe.attempt("write", json!({"path": home.join("file"), "text": "x"})).await.unwrap();
-    let said: Value = serde_json::from_str(&probe.attempt("parent", json!({})).await.unwrap()).unwrap();
-    let process = PathBuf::from(format!("/proc/{}", said["own"]));
-    assert!(process.exists());
+    probe.attempt("leave_child", json!({})).await.unwrap();
+    assert_eq!(mark.alive().len(), 2);
     probe.end().await;
-    assert!(!home.exists() && !process.exists());
+    assert!(!home.exists());
+    assert_eq!(mark.alive(), Vec::<String>::new());
     Ok(())
 }
 

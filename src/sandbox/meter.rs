@@ -115,7 +115,7 @@ impl Meter {
         })
     }
 
-    /// A request is given to it.
+    /// A request is about to be given to it. Answers to what it asks itself are none, or it could renew its limits as it likes.
     pub(crate) fn request(&self) {
         let waits = !self.is_busy.load(Ordering::Acquire);
         self.cpu.another(waits);
@@ -233,19 +233,7 @@ pub(crate) struct MeteredOutput<P> {
     meter: Arc<Meter>,
 }
 
-/// Our end of a server's standard input: every line is a request.
-pub(crate) struct MeteredInput<P> {
-    pipe: P,
-    meter: Arc<Meter>,
-}
-
 impl<P> MeteredOutput<P> {
-    pub(crate) fn new(pipe: P, meter: &Arc<Meter>) -> Self {
-        Self { pipe, meter: Arc::clone(meter) }
-    }
-}
-
-impl<P> MeteredInput<P> {
     pub(crate) fn new(pipe: P, meter: &Arc<Meter>) -> Self {
         Self { pipe, meter: Arc::clone(meter) }
     }
@@ -265,24 +253,6 @@ impl<P: AsyncWrite + Unpin> AsyncWrite for MeteredOutput<P> {
         let written = Pin::new(&mut self.pipe).poll_write(context, bytes);
         if let Poll::Ready(Ok(count)) = written {
             self.meter.wrote(count);
-        }
-        written
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.pipe).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.pipe).poll_shutdown(context)
-    }
-}
-
-impl<P: AsyncWrite + Unpin> AsyncWrite for MeteredInput<P> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.pipe).poll_write(context, bytes);
-        if matches!(written, Poll::Ready(Ok(count)) if count == bytes.len()) && bytes.last() == Some(&b'\n') {
-            self.meter.request();
         }
         written
     }

@@ -4,6 +4,7 @@
 mod cache;
 mod denials;
 mod meter;
+mod mounts;
 #[cfg_attr(not(target_os = "linux"), path = "native/elsewhere.rs")]
 mod native;
 mod server;
@@ -21,7 +22,7 @@ use crate::limits::MAX_MEMORY;
 
 use cache::Compiled;
 pub(crate) use denials::Denials;
-pub(crate) use meter::{Limit, MeteredInput, MeteredOutput, mib};
+pub(crate) use meter::{Limit, Meter, MeteredOutput, mib};
 pub(crate) use native::{
     NATIVE_MEMORY, NativeSandbox, explain as explain_native, level as native_level, program_files, unenforceable,
 };

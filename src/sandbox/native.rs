@@ -3,12 +3,14 @@
 
 mod child;
 mod files;
+mod init;
 mod network;
 mod syscalls;
 mod watch;
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -25,8 +27,10 @@ use self::child::{Child, Step};
 use self::network::Forwarder;
 use super::denials::Denials;
 use super::meter::Meter;
-use crate::config::{Access, SandboxConfig};
+use super::mounts::Granted;
+use crate::config::{Access, Mount, SandboxConfig};
 
+use files::Needed;
 use watch::Watch;
 
 /// The oldest Landlock that keeps signals and abstract sockets inside, and what brought it.
@@ -67,7 +71,7 @@ fn probe() -> Result<Level, String> {
     let tried = |child: Child| {
         let mut command = std::process::Command::new("/bin/true");
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        child.confine(&mut command);
+        let _alive = child.confine(&mut command)?;
         command.status()
     };
     match tried(child) {
@@ -99,6 +103,8 @@ pub(crate) struct NativeSandbox {
     denials: Arc<Denials>,
     meter: Arc<Meter>,
     wall_time: std::time::Duration,
+    namespaces: bool,
+    alive: Option<OwnedFd>,
 }
 
 /// A native server that was started.
@@ -106,10 +112,11 @@ pub(crate) struct Confined {
     pub(crate) denials: Arc<Denials>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) wall_time: std::time::Duration,
-    /// All of them have to live as long as the server.
+    /// All of these have to live as long as the server, which ends with the first.
+    alive: Option<OwnedFd>,
     _watch: Watch,
     _network: Option<Forwarder>,
-    _home: TempDir,
+    home: TempDir,
 }
 
 impl NativeSandbox {
@@ -127,28 +134,23 @@ impl NativeSandbox {
         }
         let program = files::find_program(program, folder, path.as_deref());
         let program = program.ok_or("there is no such program; is it installed, and on the PATH?")?;
+        let mounts = mounts(level, sandbox)?;
+        let needed = Needed::of(&program, arguments, folder, path.as_deref(), &mounts);
+        if let Some(message) = missing(&needed) {
+            return Err(message);
+        }
         let home = tempfile::Builder::new().prefix("rhaiway-").tempdir();
         let home = home.map_err(|error| format!("can't make a folder for its temporary files: {error}"))?;
-        let mut granted = vec![(home.path().to_path_buf(), read_write())];
-        for mount in &sandbox.mounts {
-            if let Some(guest) = mount.guest.as_ref().filter(|guest| Path::new(guest) != mount.host) {
-                return Err(format!(
-                    "a native server sees folders under their own paths only: remove `\"guest\": \"{guest}\"` from the mount of `{}`",
-                    mount.host.display()
-                ));
-            }
+        let own = home.path().canonicalize().map_err(|error| format!("can't find its temporary folder: {error}"))?;
+        let mut granted = vec![(own.clone(), read_write())];
+        granted.extend(mounts.iter().map(|mount| {
             let access = match mount.access {
                 Access::ReadOnly => AccessFs::from_read(LANDLOCK),
                 Access::ReadWrite => read_write(),
             };
-            let metadata = std::fs::metadata(&mount.host);
-            metadata.map_err(|error| format!("can't mount `{}`: {error}", mount.host.display()))?;
-            granted.push((mount.host.clone(), access));
-        }
-        let writable = granted.iter().filter(|(_, access)| access.contains(AccessFs::WriteFile));
-        let writable = writable.map(|(path, _)| absolute(path)).collect::<Result<_, _>>()?;
-        let needed = files::needed(&program, arguments, folder, path.as_deref());
-        granted.extend(needed.into_iter().map(|path| (path, AccessFs::from_read(LANDLOCK))));
+            (mount.real.clone(), access)
+        }));
+        granted.extend(needed.files.into_iter().map(|path| (path, AccessFs::from_read(LANDLOCK))));
         granted.extend(files::DEVICES.iter().map(|path| (path.into(), AccessFs::ReadFile | AccessFs::WriteFile)));
         let network = if sandbox.network.is_empty() {
             None
@@ -165,14 +167,12 @@ impl NativeSandbox {
         let memory = sandbox.memory.unwrap_or(NATIVE_MEMORY);
         let mut child = Child::new(Some(ruleset), syscalls::filter(network.is_some(), level.namespaces)?);
         child.namespaces = level.namespaces;
-        child.writable = writable;
+        child.mounts = bound(own, &mounts)?;
         child.network = network.as_ref().map(network::Prepared::inside).transpose()?;
-        child.limits = vec![
-            (libc::RLIMIT_CORE, 0),
-            (libc::RLIMIT_DATA, memory as u64),
-            (libc::RLIMIT_NOFILE, OPEN_FILES),
-            (libc::RLIMIT_NPROC, THREADS),
-        ];
+        child.limits =
+            vec![(libc::RLIMIT_CORE, 0), (libc::RLIMIT_DATA, memory as u64), (libc::RLIMIT_NOFILE, OPEN_FILES)];
+        // Without a namespace it would count all threads of the user.
+        child.limits.extend(level.namespaces.then_some((libc::RLIMIT_NPROC, THREADS)));
         let folder = home.path().display().to_string();
         let mut env: BTreeMap<_, _> = [("HOME", Some(folder.clone())), ("TMPDIR", Some(folder)), ("PATH", path)]
             .into_iter()
@@ -181,36 +181,113 @@ impl NativeSandbox {
         env.extend(sandbox.env.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))));
         let meter = Meter::new(sandbox.cpu_time, sandbox.max_output);
         let (denials, wall_time) = (Arc::new(Denials::new(sandbox, false)), sandbox.wall_time);
-        Ok(Self { child, network, env, home, memory, denials, meter, wall_time })
+        let namespaces = level.namespaces;
+        Ok(Self { child, network, env, home, memory, denials, meter, wall_time, namespaces, alive: None })
     }
 
     /// Sets the command up: its variables, and what it does before it becomes the server.
-    pub(crate) fn confine(&mut self, command: &mut Command) {
+    pub(crate) fn confine(&mut self, command: &mut Command) -> std::io::Result<()> {
         command.env_clear().envs(&self.env);
-        std::mem::take(&mut self.child).confine(command.as_std_mut());
+        self.alive = Some(std::mem::take(&mut self.child).confine(command.as_std_mut())?);
+        Ok(())
     }
 
     /// The server was started; it leads its process group.
     pub(crate) fn started(self, group: u32) -> Result<Confined, String> {
-        let Self { network, home, memory, denials, meter, wall_time, .. } = self;
+        let Self { network, home, memory, denials, meter, wall_time, namespaces, alive, .. } = self;
         let network = network.map(network::Prepared::forward).transpose()?;
-        let watch = Watch::new(group, &meter, memory, PROCESSES);
+        let watch = Watch::new(group, &meter, memory, PROCESSES, namespaces);
         let watch = watch.map_err(|error| format!("its limits can't be enforced: no thread to watch it: {error}"))?;
-        Ok(Confined { denials, meter, wall_time, _watch: watch, _network: network, _home: home })
+        let alive = alive.filter(|_| namespaces);
+        Ok(Confined { denials, meter, wall_time, home, alive, _watch: watch, _network: network })
     }
 }
 
-/// What is not the system's of what a program needs to start: it can be read. `None` where there is no such program.
+impl Confined {
+    /// Has the kernel end all of it, where that can be done.
+    pub(crate) fn let_go(&mut self) -> bool {
+        self.alive.take().is_some()
+    }
+
+    /// After all its processes have ended: removes what it has left in its home. Blocks.
+    pub(crate) fn clear(self) {
+        let path = self.home.path().to_path_buf();
+        let Err(first) = self.home.close() else { return };
+        // Folders that it closed to itself are closed to us, too, unless we are root.
+        open_up(&path);
+        if std::fs::remove_dir_all(&path).is_err() {
+            tracing::warn!(folder = %path.display(), error = %first, "what a sandboxed server left behind can't be removed");
+        }
+    }
+}
+
+/// Makes all folders below accessible to us.
+fn open_up(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let _ = std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700));
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).for_each(|entry| open_up(&entry.path()));
+}
+
+/// What is not the system's of what a program needs to start: it can be read. An error where it can't start like that.
 pub(crate) fn program_files(
     program: &str,
     arguments: &[String],
     folder: Option<&Path>,
     path: Option<&str>,
-) -> Option<Vec<PathBuf>> {
-    let program = files::find_program(program, folder, path)?;
-    let needed = files::needed(&program, arguments, folder, path);
-    let inside = |file: &Path| file.ancestors().skip(1).any(|folder| needed.contains(folder));
-    Some(needed.iter().filter(|file| !files::is_of_system(file) && !inside(file)).cloned().collect())
+    sandbox: &SandboxConfig,
+) -> Result<Vec<PathBuf>, String> {
+    let found = files::find_program(program, folder, path).ok_or_else(|| format!("there is no program `{program}`"))?;
+    let mounts = mounts(level()?, sandbox)?;
+    let needed = Needed::of(&found, arguments, folder, path, &mounts);
+    if let Some(message) = missing(&needed) {
+        return Err(message);
+    }
+    let inside = |file: &Path| file.ancestors().skip(1).any(|folder| needed.files.contains(folder));
+    Ok(needed.files.iter().filter(|file| !files::is_of_system(file) && !inside(file)).cloned().collect())
+}
+
+fn missing(needed: &Needed<'_>) -> Option<String> {
+    let paths: Vec<String> = needed.missing.iter().map(|path| path.display().to_string()).collect();
+    (!paths.is_empty()).then(|| {
+        format!(
+            "it needs `{}`, as files say that it may write to, and so could have written: if that is right, add it to `mounts` with `ro`",
+            paths.join("`, `")
+        )
+    })
+}
+
+/// The folders that it is granted.
+fn mounts(level: Level, sandbox: &SandboxConfig) -> Result<Vec<Granted>, String> {
+    for Mount { host, guest, .. } in &sandbox.mounts {
+        if let Some(guest) = guest.as_ref().filter(|guest| Path::new(guest) != host) {
+            return Err(format!(
+                "a native server sees folders under their own paths only: remove `\"guest\": \"{guest}\"` from the mount of `{}`",
+                host.display()
+            ));
+        }
+    }
+    let all = super::mounts::find(&sandbox.mounts)?;
+    let contradiction = super::mounts::contradiction(&all).filter(|_| !level.namespaces);
+    contradiction.map_or(Ok(all), |message| Err(format!("{message}; to enforce that needs user namespaces")))
+}
+
+/// What is mounted anew where there are namespaces, the outer before the inner: all that can be written, and what can't, but is inside of that.
+fn bound(home: PathBuf, mounts: &[Granted]) -> Result<Vec<(CString, Access)>, String> {
+    let mut bound = BTreeMap::from([(home, Access::ReadWrite)]);
+    let writable = |mount: &&Granted| mount.access == Access::ReadWrite;
+    let is_inside = |mount: &Granted| mounts.iter().filter(writable).any(|outer| mount.real.starts_with(&outer.real));
+    for mount in mounts.iter().filter(|mount| is_inside(mount)) {
+        // The same folder twice: what is allowed less wins.
+        let access = bound.entry(mount.real.clone()).or_insert(mount.access);
+        if mount.access == Access::ReadOnly {
+            *access = Access::ReadOnly;
+        }
+    }
+    let mut bound: Vec<_> = bound.into_iter().collect();
+    bound.sort_by_key(|(path, _)| path.components().count());
+    let path = |path: PathBuf| CString::new(path.into_os_string().into_vec()).map_err(|error| error.to_string());
+    bound.into_iter().map(|(real, access)| Ok((path(real)?, access))).collect()
 }
 
 /// Why a command that was set up could not be started, if that is the sandbox's doing.
@@ -222,12 +299,6 @@ pub(crate) fn explain(error: &std::io::Error) -> Option<String> {
 /// Everything but making devices and sockets.
 fn read_write() -> BitFlags<AccessFs> {
     AccessFs::from_all(LANDLOCK) & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::MakeSock | AccessFs::IoctlDev)
-}
-
-fn absolute(path: &Path) -> Result<CString, String> {
-    let failed = |error: &dyn std::fmt::Display| format!("can't mount `{}`: {error}", path.display());
-    let path = path.canonicalize().map_err(|error| failed(&error))?;
-    CString::new(path.into_os_string().into_vec()).map_err(|error| failed(&error))
 }
 
 /// Lets do with these files what stands beside them, and nothing with all others.

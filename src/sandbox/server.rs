@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use cap_std::ambient_authority;
-use cap_std::fs::Dir;
 use serde_json::{Map, Value};
 use tokio::io::DuplexStream;
 use wasmtime::component::{self, Component, HasData, Resource};
@@ -23,9 +21,9 @@ use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsCtxView, WasiSocketsView}
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::denials::Denials;
-use super::meter::{Limit, Meter, Metered, MeteredInput, MeteredOutput};
+use super::meter::{Limit, Meter, Metered, MeteredOutput};
 use super::typed::{TypedTool, TypedTools};
-use super::{Compiling, Sandbox, Turn};
+use super::{Compiling, Sandbox, Turn, mounts};
 use crate::config::{Access, Endpoint, Lifetime, SandboxConfig};
 use crate::tool::BoxFuture;
 
@@ -132,10 +130,12 @@ impl ResourceLimiter for Memory {
 /// A server that runs.
 pub(crate) struct Running {
     /// Its standard input.
-    pub(crate) input: MeteredInput<DuplexStream>,
+    pub(crate) input: DuplexStream,
     pub(crate) output: DuplexStream,
     pub(crate) errors: DuplexStream,
     pub(crate) denials: Arc<Denials>,
+    /// Has to be told of each request.
+    pub(crate) meter: Arc<Meter>,
     /// How long a request to it may take. Whoever sends it has to see to that.
     pub(crate) wall_time: Duration,
     /// Runs it. Dropping it ends it at once.
@@ -228,8 +228,7 @@ impl WasmServer {
             };
             ending(&counted, ended)
         };
-        let input = MeteredInput::new(input, &meter);
-        Ok(Running { input, output, errors, denials, wall_time: sandbox.wall_time, run: Box::pin(run) })
+        Ok(Running { input, output, errors, denials, meter, wall_time: sandbox.wall_time, run: Box::pin(run) })
     }
 
     async fn run(&self, mut store: Store<State>) -> wasmtime::Result<()> {
@@ -256,17 +255,19 @@ impl WasmServer {
                 wasi.env(name, value);
             }
         }
-        for mount in &sandbox.mounts {
-            let host = &mount.host;
-            let guest = mount.guest.clone().unwrap_or_else(|| host.display().to_string());
-            let failed = |error: String| format!("can't mount `{}` at `{guest}`: {error}", host.display());
-            // Says what is wrong with it better than the next line would.
-            Dir::open_ambient_dir(host, ambient_authority()).map_err(|error| failed(error.to_string()))?;
+        let mounts = mounts::find(&sandbox.mounts)?;
+        if let Some(message) = mounts::contradiction(&mounts) {
+            return Err(message);
+        }
+        for mount in mounts {
+            let guest = mount.guest.clone().unwrap_or_else(|| mount.host.display().to_string());
+            let failed = |error: String| format!("can't mount `{}` at `{guest}`: {error}", mount.host.display());
             let permissions = match mount.access {
                 Access::ReadOnly => FsPerms::ReadOnly,
                 Access::ReadWrite => FsPerms::ReadWrite,
             };
-            wasi.preopened_dir(host, &guest, permissions).map_err(|error| failed(format!("{error:#}")))?;
+            let (_opened, path) = mount.open().map_err(|error| failed(error.to_string()))?;
+            wasi.preopened_dir(path, &guest, permissions).map_err(|error| failed(format!("{error:#}")))?;
         }
         Ok(wasi)
     }

@@ -828,7 +828,8 @@ impl Inner {
             let (process, (output, input)) =
                 Process::start(program, sandbox, &*self.settings.variables, &self.settings.children)
                     .map_err(|message| self.connect_error(message, Vec::new()))?;
-            Ok(Opened::new(LineTransport::new(output, input, Arc::clone(wire))).with_process(process))
+            let transport = LineTransport::new(output, input, Arc::clone(wire)).metered(process.meter());
+            Ok(Opened::new(transport).with_process(process))
         })
     }
 
@@ -853,7 +854,8 @@ impl Inner {
             let running =
                 server.start(arguments, sandbox).map_err(|message| self.connect_error(message, Vec::new()))?;
             let (process, (output, input)) = Process::of_guest(running, &self.settings.children);
-            Ok(Opened::new(LineTransport::new(output, input, Arc::clone(wire))).with_process(process))
+            let transport = LineTransport::new(output, input, Arc::clone(wire)).metered(process.meter());
+            Ok(Opened::new(transport).with_process(process))
         })
     }
 

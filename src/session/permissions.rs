@@ -97,9 +97,9 @@ fn of_native(
             permissions.problem = Some(message);
         }
     }
-    match program_files(&program.command, &program.args, program.cwd.as_deref(), path.as_deref()) {
-        Some(files) => permissions.files.extend(files.iter().map(|file| format!("{} ro", file.display()))),
-        None => permissions.problem = Some(format!("there is no program `{}`", program.command)),
+    match program_files(&program.command, &program.args, program.cwd.as_deref(), path.as_deref(), sandbox) {
+        Ok(files) => permissions.files.extend(files.iter().map(|file| format!("{} ro", file.display()))),
+        Err(problem) => permissions.problem = permissions.problem.or(Some(problem)),
     }
     permissions.files.extend(["the system's programs and libraries ro".into(), "a temporary folder rw".into()]);
     for name in ["HOME", "PATH", "TMPDIR"] {

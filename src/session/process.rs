@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::config::SandboxConfig;
-use crate::sandbox::{Denials, Ended, Limit, MeteredInput, MeteredOutput, NativeSandbox, Running, explain_native};
+use crate::sandbox::{Denials, Ended, Limit, Meter, MeteredOutput, NativeSandbox, Running, explain_native};
 use crate::tool::BoxFuture;
 
 /// What a program needs to start at all; the rest of this process's environment is not passed on.
@@ -117,6 +117,7 @@ pub(super) struct Process {
     ended: watch::Receiver<Option<Ended>>,
     /// Of a sandboxed server.
     denials: Option<Arc<Denials>>,
+    meter: Option<Arc<Meter>>,
     wall_time: Option<Duration>,
 }
 
@@ -156,7 +157,10 @@ impl Process {
         command.process_group(0);
         let mut native = sandbox.map(|sandbox| program.native_sandbox(variables, sandbox)).transpose()?;
         match &mut native {
-            Some(native) => native.confine(&mut command),
+            Some(native) => {
+                let ready = native.confine(&mut command);
+                ready.map_err(|error| format!("can't start `{}`: no pipe for it: {error}", program.command))?;
+            }
             None => {
                 command.envs(inherited(variables)).envs(&program.env);
             }
@@ -169,32 +173,44 @@ impl Process {
         let group = Group::of(&child);
         let Some(native) = native else {
             let process = Self::supervised(stderr, children, |closing| async move {
-                let ended = supervise(child, &group, closing, std::future::pending()).await;
+                let ended = supervise(child, &group, closing, std::future::pending(), || false).await;
                 drop(group); // what the child started and left behind
-                ended
+                (ended, nothing())
             });
             return Ok((process, (Box::new(stdout), Box::new(stdin))));
         };
-        let confined = native.started(child.id().unwrap_or_default())?;
+        let mut confined = native.started(child.id().unwrap_or_default())?;
         let (denials, wall_time) = (Arc::clone(&confined.denials), confined.wall_time);
         let meter = Arc::clone(&confined.meter);
         let process = Self::supervised(MeteredOutput::new(stderr, &meter), children, |closing| async move {
-            let ended = supervise(child, &group, closing, confined.meter.until_exceeded()).await;
-            drop(group);
-            drop(confined);
-            ended
+            let (meter, let_go) = (Arc::clone(&confined.meter), || confined.let_go());
+            let ended = supervise(child, &group, closing, meter.until_exceeded(), let_go).await;
+            let clear = async move {
+                group.end().await;
+                let _ = tokio::task::spawn_blocking(|| confined.clear()).await;
+            };
+            (ended, Box::pin(clear) as _)
         });
-        let pipes =
-            (Box::new(MeteredOutput::new(stdout, &meter)) as _, Box::new(MeteredInput::new(stdin, &meter)) as _);
-        Ok((Self { denials: Some(denials), wall_time: Some(wall_time), ..process }, pipes))
+        let pipes = (Box::new(MeteredOutput::new(stdout, &meter)) as _, Box::new(stdin) as _);
+        Ok((Self { denials: Some(denials), meter: Some(meter), wall_time: Some(wall_time), ..process }, pipes))
     }
 
     /// A wasm server that was started.
     pub(super) fn of_guest(running: Running, children: &Children) -> (Self, Pipes) {
-        let Running { input, output, errors, denials, wall_time, run } = running;
-        let process = Self::supervised(errors, children, |closing| supervise_guest(run, closing));
-        let process = Self { denials: Some(denials), wall_time: Some(wall_time), ..process };
+        let Running { input, output, errors, denials, meter, wall_time, run } = running;
+        let process =
+            Self::supervised(
+                errors,
+                children,
+                |closing| async move { (supervise_guest(run, closing).await, nothing()) },
+            );
+        let process = Self { denials: Some(denials), meter: Some(meter), wall_time: Some(wall_time), ..process };
         (process, (Box::new(output), Box::new(input)))
+    }
+
+    /// What counts its use of the sandbox, and has to be told of each request.
+    pub(super) fn meter(&self) -> Option<Arc<Meter>> {
+        self.meter.clone()
     }
 
     /// How long a request to it may take.
@@ -202,7 +218,8 @@ impl Process {
         self.wall_time
     }
 
-    fn supervised<F: Future<Output = Ended> + Send + 'static>(
+    /// `supervise` gives how it ended, and what is to be done then.
+    fn supervised<F: Future<Output = (Ended, BoxFuture<'static, ()>)> + Send + 'static>(
         stderr: impl AsyncRead + Unpin + Send + 'static,
         children: &Children,
         supervise: impl FnOnce(watch::Receiver<Close>) -> F,
@@ -215,12 +232,13 @@ impl Process {
         let running = supervise(closing);
         tokio::spawn(async move {
             let _counted = counted;
-            let status = running.await;
+            let (status, clear) = running.await;
             // What it wrote last is still in the pipe; a grandchild that keeps the pipe open must not hold us up.
             let _ = timeout(Duration::from_millis(200), reading).await;
             end.send_replace(Some(status));
+            clear.await;
         });
-        Self { stderr: last_lines, close, ended, denials: None, wall_time: None }
+        Self { stderr: last_lines, close, ended, denials: None, meter: None, wall_time: None }
     }
 
     /// Waits until it has ended by itself, or `bound` is over: how it ended.
@@ -248,7 +266,7 @@ impl Process {
                 true
             }
         });
-        self.ended_within(GRACE * 4).await;
+        let _ = timeout(GRACE * 4, self.ended.clone().wait_for(|_| false)).await;
     }
 
     /// Ends it without giving it time, as it hit a limit.
@@ -265,6 +283,10 @@ impl Process {
     pub(super) fn stderr(&self) -> Vec<String> {
         self.stderr.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
+}
+
+fn nothing() -> BoxFuture<'static, ()> {
+    Box::pin(std::future::ready(()))
 }
 
 fn start_error(program: &Program, error: &std::io::Error) -> String {
@@ -288,6 +310,7 @@ async fn supervise(
     group: &Group,
     mut closing: watch::Receiver<Close>,
     limit: impl Future<Output = Limit>,
+    let_go: impl FnOnce() -> bool,
 ) -> Ended {
     let close = tokio::select! {
         // What ended it is told rather than how.
@@ -296,12 +319,19 @@ async fn supervise(
         status = child.wait() => return describe(status),
         close = closing.wait_for(|close| *close != Close::No) => close.map_or(Close::Gently, |close| *close),
     };
-    let gently = [Signal::None, Signal::Terminate, Signal::Kill];
+    let gently = [Signal::None, Signal::Terminate, Signal::LetGo, Signal::Kill];
     let signals = if matches!(close, Close::AtOnce(_)) { &gently[2..] } else { &gently[..] };
+    let mut let_go = Some(let_go);
     for signal in signals {
         match signal {
             Signal::None => {}
             Signal::Terminate => group.terminate(),
+            // The kernel ends it with all that it has started, and its parents take it away.
+            Signal::LetGo => {
+                if !let_go.take().is_some_and(|let_go| let_go()) {
+                    continue;
+                }
+            }
             Signal::Kill => {
                 group.kill();
                 let _ = child.start_kill();
@@ -336,6 +366,7 @@ fn by_limit(limit: Limit) -> Ended {
 enum Signal {
     None,
     Terminate,
+    LetGo,
     Kill,
 }
 
@@ -392,6 +423,18 @@ impl Group {
     fn kill(&self) {
         self.signal(rustix::process::Signal::KILL);
     }
+
+    /// Ends what is left, and waits until the system has taken it away.
+    async fn end(&self) {
+        self.kill();
+        let is_there = || self.leader.is_some_and(|leader| rustix::process::test_kill_process_group(leader).is_ok());
+        let gone = async {
+            while is_there() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let _ = timeout(GRACE, gone).await;
+    }
 }
 
 #[cfg(not(unix))]
@@ -403,6 +446,8 @@ impl Group {
     fn terminate(&self) {}
 
     fn kill(&self) {}
+
+    async fn end(&self) {}
 }
 
 impl Drop for Group {

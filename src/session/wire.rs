@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use rmcp::RoleClient;
 use rmcp::model::{
-    ClientJsonRpcMessage, ClientRequest, EmptyResult, ErrorCode, ErrorData, GetExtensions, GetMeta, ListToolsResult,
-    LoggingLevel, ProgressToken, RequestId, ServerJsonRpcMessage, ServerNotification, ServerResult,
+    ClientJsonRpcMessage, ClientRequest, EmptyResult, ErrorCode, ErrorData, GetExtensions, GetMeta, JsonRpcMessage,
+    ListToolsResult, LoggingLevel, ProgressToken, RequestId, ServerJsonRpcMessage, ServerNotification, ServerResult,
 };
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
@@ -23,6 +23,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader
 use tokio::sync::{broadcast, mpsc, watch};
 
 use super::callbacks::severity;
+use crate::sandbox::Meter;
 use crate::tool::{CallOptions, LogSink, Progress};
 
 /// Longest message that a server may send. An answer may have 8 MiB, which can double when JSON is sent inside of a JSON string.
@@ -399,13 +400,20 @@ pub(super) struct LineTransport<R, W> {
     /// Ends a write that the server does not take.
     closed: watch::Sender<bool>,
     wire: Arc<Wire>,
+    /// Of a sandboxed server.
+    meter: Option<Arc<Meter>>,
 }
 
 impl<R: AsyncRead + Unpin, W> LineTransport<R, W> {
     pub(super) fn new(reader: R, writer: W, wire: Arc<Wire>) -> Self {
         let writer = Arc::new(tokio::sync::Mutex::new(Some(writer)));
         let reader = BufReader::with_capacity(64 << 10, reader);
-        Self { reader, line: Vec::new(), writer, closed: watch::Sender::new(false), wire }
+        Self { reader, line: Vec::new(), writer, closed: watch::Sender::new(false), wire, meter: None }
+    }
+
+    /// Tells the meter of each request.
+    pub(super) fn metered(self, meter: Option<Arc<Meter>>) -> Self {
+        Self { meter, ..self }
     }
 
     /// Reads up to the next line's end into `line`; `false` at the end of the stream, or where the line is too long.
@@ -445,6 +453,9 @@ where
 
     fn send(&mut self, message: TxJsonRpcMessage<RoleClient>) -> impl Future<Output = io::Result<()>> + Send + 'static {
         self.wire.sent(&message);
+        if let (JsonRpcMessage::Request(_), Some(meter)) = (&message, &self.meter) {
+            meter.request();
+        }
         let (writer, mut closed) = (Arc::clone(&self.writer), self.closed.subscribe());
         async move {
             let mut line = serde_json::to_vec(&message)?;

@@ -3,15 +3,18 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use landlock::{RulesetCreated, RulesetStatus};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
+use super::init;
 use super::network::Inside;
 use super::syscalls::Filter;
+use crate::config::Access;
 
 /// Added to the number of an error, a thousandfold, so that it says which step failed: numbers are all that reaches the parent.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -70,12 +73,16 @@ impl Step {
 #[derive(Default)]
 pub(super) struct Child {
     pub(super) namespaces: bool,
-    /// Absolute paths of all that can be written; everything else is mounted read-only, where there are namespaces.
-    pub(super) writable: Vec<CString>,
+    /// What is mounted anew where there are namespaces, without links, the outer before the inner. Everything else is read-only there.
+    pub(super) mounts: Vec<(CString, Access)>,
     pub(super) network: Option<Inside>,
     pub(super) limits: Vec<(libc::__rlimit_resource_t, u64)>,
     ruleset: Option<RulesetCreated>,
     filter: Filter,
+    /// Hangs up when everything is to end.
+    alive: Option<OwnedFd>,
+    /// What the processes above the server give back.
+    data: init::Data,
     user_map: CString,
     group_map: CString,
 }
@@ -92,13 +99,17 @@ impl Child {
         }
     }
 
-    /// Has the child of this command do it.
-    pub(super) fn confine(mut self, command: &mut Command) {
+    /// Has the child of this command do it. Where there are namespaces, all that runs in there ends when the end of a pipe is dropped.
+    pub(super) fn confine(mut self, command: &mut Command) -> io::Result<OwnedFd> {
+        let (alive, ours) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        self.alive = Some(alive);
+        self.data = init::Data::of_this_process();
         // SAFETY: `run` makes system calls only, on memory of its own.
         #[allow(unsafe_code, reason = "there is no other way between fork and exec")]
         unsafe {
             command.pre_exec(move || self.run());
         }
+        Ok(ours)
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -108,6 +119,9 @@ impl Child {
         }
         if let Some(network) = &mut self.network {
             network.set_up().map_err(|error| Step::Network.failed(error))?;
+        }
+        if let (true, Some(alive)) = (self.namespaces, &self.alive) {
+            init::split(alive, &self.data).map_err(|error| Step::Namespaces.failed(error))?;
         }
         for (resource, value) in &self.limits {
             limit(*resource, *value).map_err(|error| Step::Limits.failed(error))?;
@@ -128,9 +142,14 @@ impl Child {
         Ok(())
     }
 
-    /// Users, so that nothing is needed for the others; a network without a way out; queues and shared memory of its own; mounts.
+    /// Users, so that nothing is needed for the others; a network without a way out; queues and shared memory of its own; mounts; for the
+    /// processes to come, none but themselves.
     fn enter_namespaces(&self) -> rustix::io::Result<()> {
-        let flags = UnshareFlags::NEWUSER | UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWNS;
+        let flags = UnshareFlags::NEWUSER
+            | UnshareFlags::NEWNET
+            | UnshareFlags::NEWIPC
+            | UnshareFlags::NEWNS
+            | UnshareFlags::NEWPID;
         // SAFETY: file descriptors are not among what is unshared.
         #[allow(unsafe_code, reason = "the safe function is deprecated for the sake of one flag")]
         unsafe {
@@ -145,13 +164,18 @@ impl Child {
     fn mount_read_only(&self) -> rustix::io::Result<()> {
         use rustix::mount::{MountPropagationFlags, mount_bind_recursive, mount_change};
         mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-        for path in &self.writable {
-            mount_bind_recursive(path.as_c_str(), path.as_c_str())?;
+        for (path, _) in &self.mounts {
+            let opened = open_without_links(path)?;
+            let mut place = [0; PLACE];
+            let place = place_of(&opened, &mut place);
+            mount_bind_recursive(place, place)?;
         }
-        set_read_only(c"/", true, true)?;
-        for path in &self.writable {
+        set_read_only(&open_without_links(c"/")?, true, true)?;
+        for (path, access) in &self.mounts {
+            let opened = open_without_links(path)?;
+            let read_only = *access == Access::ReadOnly;
             // What was mounted read-only inside of it has to stay so.
-            set_read_only(path, false, true).or_else(|_| set_read_only(path, false, false))?;
+            set_read_only(&opened, read_only, true).or_else(|_| set_read_only(&opened, read_only, false))?;
         }
         // Into what is mounted there now.
         let mut folder = [0; libc::PATH_MAX as usize];
@@ -175,17 +199,32 @@ fn last_error() -> rustix::io::Errno {
     rustix::io::Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(rustix::io::Errno::IO)
 }
 
-fn set_read_only(path: &CStr, on: bool, below: bool) -> rustix::io::Result<()> {
+/// The file itself, however it is changed meanwhile.
+fn open_without_links(path: &CStr) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+}
+
+/// As long as the longest.
+const PLACE: usize = c"/proc/self/fd/2147483647".to_bytes_with_nul().len();
+
+/// A path to what is open.
+fn place_of<'a>(opened: &OwnedFd, place: &'a mut [u8; PLACE]) -> &'a CStr {
+    use std::io::Write;
+    let _ = write!(&mut place[..PLACE - 1], "/proc/self/fd/{}", opened.as_raw_fd());
+    CStr::from_bytes_until_nul(place).unwrap_or(c"")
+}
+
+fn set_read_only(opened: &OwnedFd, on: bool, below: bool) -> rustix::io::Result<()> {
     let (set, clear) = if on { (libc::MOUNT_ATTR_RDONLY, 0) } else { (0, libc::MOUNT_ATTR_RDONLY) };
     let attributes = libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
-    let flags = if below { libc::AT_RECURSIVE } else { 0 };
+    let flags = libc::AT_EMPTY_PATH | if below { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path and the attributes are read from memory that holds them.
     #[allow(unsafe_code, reason = "a system call")]
     let done = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
-            path.as_ptr(),
+            opened.as_raw_fd(),
+            c"".as_ptr(),
             flags,
             &raw const attributes,
             size_of::<libc::mount_attr>(),

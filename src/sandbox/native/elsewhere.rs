@@ -31,6 +31,14 @@ pub(crate) fn unenforceable(_level: String, _sandbox: &SandboxConfig) -> Option<
     None
 }
 
+impl Confined {
+    pub(crate) fn let_go(&mut self) -> bool {
+        false
+    }
+
+    pub(crate) fn clear(self) {}
+}
+
 impl NativeSandbox {
     pub(crate) fn new(
         _program: &str,
@@ -42,7 +50,7 @@ impl NativeSandbox {
         level().and_then(Err)
     }
 
-    pub(crate) fn confine(&mut self, _command: &mut Command) {
+    pub(crate) fn confine(&mut self, _command: &mut Command) -> std::io::Result<()> {
         match *self {}
     }
 
@@ -56,8 +64,9 @@ pub(crate) fn program_files(
     _arguments: &[String],
     _folder: Option<&Path>,
     _path: Option<&str>,
-) -> Option<Vec<PathBuf>> {
-    Some(Vec::new())
+    _sandbox: &SandboxConfig,
+) -> Result<Vec<PathBuf>, String> {
+    Ok(Vec::new())
 }
 
 pub(crate) fn explain(_error: &std::io::Error) -> Option<String> {

@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::super::mounts::{Granted, follow};
+use crate::config::Access;
+
 /// Programs and libraries of the system, and what these read.
 const SYSTEM: &[&str] = &[
     "/bin",
@@ -40,8 +43,8 @@ const SYSTEM: &[&str] = &[
     "/proc/version",
     "/sys/devices/system/cpu",
 ];
-/// Devices that hold nothing of anybody's.
-pub(super) const DEVICES: &[&str] = &["/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero"];
+/// Devices that hold nothing of anybody's. Not `/dev/zero`, of which memory can be mapped that counts as nobody's.
+pub(super) const DEVICES: &[&str] = &["/dev/full", "/dev/null", "/dev/random", "/dev/urandom"];
 /// Interpreters that start interpreters.
 const DEPTH: usize = 4;
 
@@ -64,66 +67,102 @@ fn is_executable(file: &Path) -> bool {
     std::fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-/// All that a program needs to start.
-pub(super) fn needed(
-    program: &Path,
-    arguments: &[String],
-    folder: Option<&Path>,
-    path: Option<&str>,
-) -> BTreeSet<PathBuf> {
-    let mut files: BTreeSet<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
-    add_program(program, path, DEPTH, &mut files);
-    // The script of an interpreter.
-    if let Some(script) = arguments.iter().find(|argument| !argument.starts_with('-')) {
-        let script = folder.map_or_else(|| PathBuf::from(script), |folder| folder.join(script));
-        if script.is_file() {
-            add_file(&script, &mut files);
-        }
-    }
-    files
+/// What a program needs to start.
+pub(super) struct Needed<'a> {
+    path: Option<&'a str>,
+    granted: &'a [Granted],
+    /// All that is readable to it therefore.
+    pub(super) files: BTreeSet<PathBuf>,
+    /// What a file says that it needs, which the server could have written itself: not granted, and so it can't start.
+    pub(super) missing: BTreeSet<PathBuf>,
 }
 
-fn add_program(program: &Path, path: Option<&str>, depth: usize, files: &mut BTreeSet<PathBuf>) {
-    let Some(depth) = depth.checked_sub(1) else { return };
-    add_file(program, files);
-    for file in [Some(program.to_path_buf()), program.canonicalize().ok()].into_iter().flatten() {
-        if let Some(folder) = file.parent().filter(|folder| folder.ends_with("bin")).and_then(Path::parent) {
-            add_prefix(folder, path, depth, files);
+impl<'a> Needed<'a> {
+    /// What `program` needs, which is looked up on `path`. `granted` is what it is granted beside that.
+    pub(super) fn of(
+        program: &Path,
+        arguments: &[String],
+        folder: Option<&Path>,
+        path: Option<&'a str>,
+        granted: &'a [Granted],
+    ) -> Self {
+        let files = SYSTEM.iter().map(PathBuf::from).collect();
+        let mut needed = Self { path, granted, files, missing: BTreeSet::new() };
+        needed.add_program(program, false, DEPTH);
+        // The script of an interpreter.
+        if let Some(script) = arguments.iter().find(|argument| !argument.starts_with('-')) {
+            let script = folder.map_or_else(|| PathBuf::from(script), |folder| folder.join(script));
+            if script.is_file() {
+                needed.add_file(&script, false);
+            }
+        }
+        needed
+    }
+
+    /// Whether the server could have put something else there, or a link on the way to it.
+    fn may_change(&self, path: &Path) -> bool {
+        let Ok((real, links)) = follow(path) else { return false };
+        let mut writable = self.granted.iter().filter(|granted| granted.access == Access::ReadWrite);
+        writable.any(|granted| [&real].into_iter().chain(&links).any(|path| path.starts_with(&granted.real)))
+    }
+
+    /// `is_said` by a file that the server may write to, it is granted only if it is anyway.
+    fn add(&mut self, path: &Path, is_said: bool) {
+        if !(is_said || self.may_change(path)) {
+            self.files.insert(path.to_path_buf());
+            return;
+        }
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        let is_granted = is_of_system(&real) || self.granted.iter().any(|granted| real.starts_with(&granted.real));
+        if !is_granted && real.exists() {
+            self.missing.insert(real);
         }
     }
-    if let Some(interpreter) = interpreter(program, path) {
-        add_program(&interpreter, path, depth, files);
-    }
-}
 
-/// A file, where it really is; of a package of Node's, all packages beside it.
-fn add_file(file: &Path, files: &mut BTreeSet<PathBuf>) {
-    let real = file.canonicalize().unwrap_or_else(|_| file.to_path_buf());
-    for file in [file, &real] {
-        let packages = file.ancestors().filter(|folder| folder.ends_with("node_modules")).last();
-        files.insert(packages.unwrap_or(file).to_path_buf());
-    }
-}
-
-/// Where a program and its libraries are installed, such as `/opt/python`.
-fn add_prefix(prefix: &Path, path: Option<&str>, depth: usize, files: &mut BTreeSet<PathBuf>) {
-    let settings = prefix.join("pyvenv.cfg");
-    if let Ok(text) = std::fs::read_to_string(&settings) {
-        files.insert(prefix.to_path_buf());
-        let home = text.lines().filter_map(|line| line.split_once('=')).find(|(key, _)| key.trim() == "home");
-        if let Some((_, home)) = home {
-            let python = Path::new(home.trim()).join("python3");
-            add_program(&python, path, depth, files);
+    fn add_program(&mut self, program: &Path, is_said: bool, depth: usize) {
+        let Some(depth) = depth.checked_sub(1) else { return };
+        self.add_file(program, is_said);
+        let is_said = is_said || self.may_change(program);
+        for file in [Some(program.to_path_buf()), program.canonicalize().ok()].into_iter().flatten() {
+            if let Some(folder) = file.parent().filter(|folder| folder.ends_with("bin")).and_then(Path::parent) {
+                self.add_prefix(folder, is_said, depth);
+            }
         }
-        return;
+        if let Some(interpreter) = interpreter(program, self.path) {
+            self.add_program(&interpreter, is_said, depth);
+        }
     }
-    // Only what is installed there, as the prefix may be somebody's home.
-    let libraries = prefix.join("lib");
-    for entry in std::fs::read_dir(&libraries).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("python3") || name.starts_with("lib") || name == "node_modules" {
-            files.insert(entry.path());
+
+    /// A file, where it really is; of a package of Node's, all packages beside it.
+    fn add_file(&mut self, file: &Path, is_said: bool) {
+        let real = file.canonicalize().unwrap_or_else(|_| file.to_path_buf());
+        for file in [file, &real] {
+            let packages = file.ancestors().filter(|folder| folder.ends_with("node_modules")).last();
+            self.add(packages.unwrap_or(file), is_said);
+        }
+    }
+
+    /// Where a program and its libraries are installed, such as `/opt/python`.
+    fn add_prefix(&mut self, prefix: &Path, is_said: bool, depth: usize) {
+        let settings = prefix.join("pyvenv.cfg");
+        if let Ok(text) = std::fs::read_to_string(&settings) {
+            self.add(prefix, is_said);
+            let home = text.lines().filter_map(|line| line.split_once('=')).find(|(key, _)| key.trim() == "home");
+            if let Some((_, home)) = home {
+                let python = Path::new(home.trim()).join("python3");
+                self.add_program(&python, is_said || self.may_change(&settings), depth);
+            }
+            return;
+        }
+        // Only what is installed there, as the prefix may be somebody's home.
+        let libraries = prefix.join("lib");
+        for entry in std::fs::read_dir(&libraries).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let is_library = name.starts_with("python3") || name.starts_with("lib") || name == "node_modules";
+            if is_library && !self.may_change(&entry.path()) {
+                self.add(&entry.path(), is_said);
+            }
         }
     }
 }

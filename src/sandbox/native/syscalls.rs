@@ -14,6 +14,9 @@ const DENIED: &[i64] = &[
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
     libc::SYS_process_madvise,
+    libc::SYS_process_mrelease,
+    libc::SYS_migrate_pages,
+    libc::SYS_move_pages,
     libc::SYS_kcmp,
     libc::SYS_pidfd_getfd,
     libc::SYS_setsid,
@@ -22,7 +25,13 @@ const DENIED: &[i64] = &[
     libc::SYS_shmat,
     libc::SYS_shmctl,
     libc::SYS_msgget,
+    libc::SYS_msgctl,
+    libc::SYS_msgrcv,
+    libc::SYS_msgsnd,
     libc::SYS_semget,
+    libc::SYS_semctl,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
     libc::SYS_mq_open,
     libc::SYS_mq_unlink,
     // Sockets for which there is no grant. Pairs of them need no `bind` or `listen`.
@@ -46,6 +55,8 @@ const DENIED: &[i64] = &[
     libc::SYS_name_to_handle_at,
     libc::SYS_open_by_handle_at,
     libc::SYS_fanotify_init,
+    // Tells the names of files in folders that can't be listed.
+    libc::SYS_inotify_add_watch,
     libc::SYS_quotactl,
     libc::SYS_swapon,
     libc::SYS_swapoff,
@@ -83,7 +94,19 @@ const DENIED: &[i64] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_modify_ldt,
 ];
-/// What changes files without opening them.
+/// As if the kernel did not have them: programs do without.
+const UNKNOWN: &[i64] = &[
+    // Its arguments are in memory, where they can't be looked at; there is `clone`.
+    libc::SYS_clone3,
+    // The same; there is `openat`.
+    libc::SYS_openat2,
+    // Memory that counts as no process's.
+    libc::SYS_memfd_create,
+    libc::SYS_memfd_secret,
+];
+/// What changes files that were opened for reading: `FS_IOC_SETFLAGS` and `FS_IOC_FSSETXATTR`.
+const SET_FLAGS: [libc::Ioctl; 2] = [0x4008_6602, 0x401c_5820];
+/// What changes files without opening them, and processes.
 const ATTRIBUTES: &[i64] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_chmod,
@@ -112,12 +135,24 @@ const ATTRIBUTES: &[i64] = &[
     SYS_SETXATTRAT,
     SYS_REMOVEXATTRAT,
     SYS_FILE_SETATTR,
+    // Other processes, by their user.
+    libc::SYS_ioprio_set,
 ];
 // The same everywhere, and younger than the crate.
 const SYS_FCHMODAT2: i64 = 452;
 const SYS_SETXATTRAT: i64 = 463;
 const SYS_REMOVEXATTRAT: i64 = 466;
 const SYS_FILE_SETATTR: i64 = 469;
+/// What changes any process of the same user, and the argument that names it: nothing but 0, itself, where others can be named.
+const OWN_PROCESS: &[(i64, u8)] = &[
+    (libc::SYS_prlimit64, 0),
+    (libc::SYS_sched_setaffinity, 0),
+    (libc::SYS_sched_setattr, 0),
+    (libc::SYS_sched_setparam, 0),
+    (libc::SYS_sched_setscheduler, 0),
+    (libc::SYS_setpriority, 0),
+    (libc::SYS_setpriority, 1),
+];
 /// The bits with which a program runs as its owner or group, and where calls have the mode.
 const SET_ID: [u64; 2] = [0o4000, 0o2000];
 const MODES: &[(i64, u8)] = &[
@@ -135,8 +170,9 @@ const MODES: &[(i64, u8)] = &[
     (libc::SYS_mknod, 1),
     (libc::SYS_mknodat, 2),
 ];
-/// What makes namespaces of a new process.
-const NEW_NAMESPACES: libc::c_int = libc::CLONE_NEWUSER
+/// What makes namespaces of a new process, or makes it a child of somebody else.
+const NOT_CLONED: libc::c_int = libc::CLONE_PARENT
+    | libc::CLONE_NEWUSER
     | libc::CLONE_NEWNET
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
@@ -156,32 +192,35 @@ const ARCHITECTURE: TargetArch = TargetArch::aarch64;
 #[cfg(target_arch = "riscv64")]
 const ARCHITECTURE: TargetArch = TargetArch::riscv64;
 
-/// The filter. With `network`, TCP sockets can be made, and nothing but that. Modes, owners, times and attributes of files can be changed
-/// only where everything that it must not change is mounted read-only.
-pub(super) fn filter(network: bool, mounted_read_only: bool) -> Result<Filter, String> {
+/// The filter. With `network`, TCP sockets can be made, and nothing but that. In `namespaces` no other processes can be named, and everything
+/// that must not be changed is mounted read-only; without them, calls that change processes or the attributes of files are denied.
+pub(super) fn filter(network: bool, namespaces: bool) -> Result<Filter, String> {
     let failed = |error: &dyn std::fmt::Display| format!("the filter of system calls can't be made: {error}");
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = DENIED.iter().map(|call| (*call, Vec::new())).collect();
-    conditional(network, &mut rules).map_err(|error| failed(&error))?;
-    if !mounted_read_only {
+    conditional(network, namespaces, &mut rules).map_err(|error| failed(&error))?;
+    if !namespaces {
         rules.extend(ATTRIBUTES.iter().map(|call| (*call, Vec::new())));
     }
-    #[cfg(target_arch = "x86_64")]
-    rules.extend(rules.clone().into_iter().map(|(call, rules)| (call | X32, rules)));
-    let compile = |rules, errno: libc::c_int| -> Result<BpfProgram, String> {
+    let compile = |mut rules: BTreeMap<i64, Vec<SeccompRule>>, errno: libc::c_int| -> Result<BpfProgram, String> {
+        #[cfg(target_arch = "x86_64")]
+        rules.extend(rules.clone().into_iter().map(|(call, rules)| (call | X32, rules)));
         let action = SeccompAction::Errno(errno.cast_unsigned());
         let filter =
             SeccompFilter::new(rules, SeccompAction::Allow, action, ARCHITECTURE).map_err(|error| failed(&error))?;
         filter.try_into().map_err(|error| failed(&error))
     };
-    // Its arguments are in memory, where they can't be looked at; libraries fall back to `clone` where it is not there.
-    let unknown = [(libc::SYS_clone3, Vec::new())].into();
+    let unknown = UNKNOWN.iter().map(|call| (*call, Vec::new())).collect();
     Ok(vec![compile(unknown, libc::ENOSYS)?, compile(rules, libc::EPERM)?])
 }
 
 /// Programs that are all asked.
 pub(super) type Filter = Vec<BpfProgram>;
 
-fn conditional(network: bool, rules: &mut BTreeMap<i64, Vec<SeccompRule>>) -> Result<(), seccompiler::BackendError> {
+fn conditional(
+    network: bool,
+    namespaces: bool,
+    rules: &mut BTreeMap<i64, Vec<SeccompRule>>,
+) -> Result<(), seccompiler::BackendError> {
     let argument = |index, operator, value| SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value);
     let not_kind = |index, kinds: &[libc::c_int]| -> Result<Vec<SeccompCondition>, seccompiler::BackendError> {
         // No kind has all bits of another and more, so that "is not" is said with the bits of every kind that is.
@@ -213,17 +252,27 @@ fn conditional(network: bool, rules: &mut BTreeMap<i64, Vec<SeccompRule>>) -> Re
     pairs.extend(each(not_kind(1, &[libc::SOCK_STREAM, libc::SOCK_SEQPACKET])?)?);
     rules.insert(libc::SYS_socketpair, pairs);
     // One rule a flag, as any of them is too much.
-    let flags = (0..32).map(|bit| 1 << bit).filter(|bit| number(NEW_NAMESPACES) & bit != 0);
+    let flags = (0..32).map(|bit| 1 << bit).filter(|bit| number(NOT_CLONED) & bit != 0);
     let flags = flags.map(|bit| argument(0, SeccompCmpOp::MaskedEq(bit), bit)).collect::<Result<_, _>>()?;
     rules.insert(libc::SYS_clone, each(flags)?);
+    // Shared memory without a file would count as nobody's.
+    let shared = number(libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+    rules.insert(libc::SYS_mmap, each(vec![argument(3, SeccompCmpOp::MaskedEq(shared), shared)?])?);
     // A program that it makes must not run as somebody else for others.
     for (call, index) in MODES {
         let bits = SET_ID.map(|bit| argument(*index, SeccompCmpOp::MaskedEq(bit), bit));
         rules.insert(*call, each(bits.into_iter().collect::<Result<_, _>>()?)?);
     }
     // Typing into a terminal, were there one.
-    let requests = [libc::TIOCSTI, libc::TIOCLINUX, libc::TIOCSETD];
-    let requests = requests.map(|request| argument(1, SeccompCmpOp::Eq, request & 0xffff_ffff));
-    rules.insert(libc::SYS_ioctl, each(requests.into_iter().collect::<Result<_, _>>()?)?);
+    let mut requests = vec![libc::TIOCSTI, libc::TIOCLINUX, libc::TIOCSETD];
+    if !namespaces {
+        requests.extend(SET_FLAGS);
+        for (call, index) in OWN_PROCESS {
+            let other = argument(*index, SeccompCmpOp::Ne, 0)?;
+            rules.entry(*call).or_default().push(SeccompRule::new(vec![other])?);
+        }
+    }
+    let requests = requests.into_iter().map(|request| argument(1, SeccompCmpOp::Eq, request & 0xffff_ffff));
+    rules.insert(libc::SYS_ioctl, each(requests.collect::<Result<_, _>>()?)?);
     Ok(())
 }

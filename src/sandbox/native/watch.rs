@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::super::meter::{Limit, Meter};
 
 /// Between two looks, while servers compute, and while all wait.
-const SOON: Duration = Duration::from_millis(50);
+const SOON: Duration = Duration::from_nanos(SOON_NANOS);
 const LATER: Duration = Duration::from_millis(250);
+const SOON_NANOS: u64 = 50_000_000;
 
 /// A group that is watched. Dropping it ends the watch.
 pub(crate) struct Watch {
@@ -21,16 +22,27 @@ struct Watched {
     meter: Arc<Meter>,
     memory: usize,
     processes: usize,
-    /// CPU time at the last look, in nanoseconds.
-    cpu: u64,
+    /// Whether the two processes above the server are ours.
+    namespaces: bool,
+    /// What each process had used at the last look.
+    known: HashMap<Id, Used>,
 }
 
-/// What a group uses at the moment.
-#[derive(Default)]
-struct Use {
-    processes: usize,
-    cpu: u64,
-    memory: usize,
+/// A process: its number, and when it was started, as numbers are used again.
+type Id = (u32, u64);
+
+/// CPU time in nanoseconds: of a process, and of its children that have ended and were waited for.
+#[derive(Clone, Copy, Default)]
+struct Used {
+    own: u64,
+    waited: u64,
+}
+
+/// A process at the moment.
+struct Process {
+    id: Id,
+    used: Used,
+    runs: bool,
 }
 
 type Groups = HashMap<u32, Watched>;
@@ -44,12 +56,18 @@ fn groups() -> MutexGuard<'static, Option<Groups>> {
 
 impl Watch {
     /// Fails where there can be no thread to watch.
-    pub(super) fn new(group: u32, meter: &Arc<Meter>, memory: usize, processes: usize) -> std::io::Result<Self> {
+    pub(super) fn new(
+        group: u32,
+        meter: &Arc<Meter>,
+        memory: usize,
+        processes: usize,
+        namespaces: bool,
+    ) -> std::io::Result<Self> {
         let mut all = groups();
         if all.is_none() {
             std::thread::Builder::new().name("rhaiway-watch".into()).spawn(run)?;
         }
-        let watched = Watched { meter: Arc::clone(meter), memory, processes, cpu: 0 };
+        let watched = Watched { meter: Arc::clone(meter), memory, processes, namespaces, known: HashMap::new() };
         all.get_or_insert_default().insert(group, watched);
         BEGUN.notify_one();
         Ok(Self { group })
@@ -63,22 +81,27 @@ impl Drop for Watch {
 }
 
 fn run() {
+    // Root has no limit of processes but this one, and may come before all of them.
+    let _ = rustix::process::setpriority_process(None, -20);
     loop {
         let is_empty = |groups: &mut Option<Groups>| groups.as_ref().is_none_or(HashMap::is_empty);
         drop(BEGUN.wait_while(groups(), is_empty));
-        let uses = look();
+        let seen = look();
         let mut computed = false;
         for (group, watched) in groups().iter_mut().flatten() {
-            let Some(now) = uses.get(group) else { continue };
-            let since = now.cpu.saturating_sub(watched.cpu);
-            watched.cpu = watched.cpu.max(now.cpu);
+            let Some(processes) = seen.get(group) else { continue };
+            let since = watched.since(processes);
             // Most of a processor since the last look.
-            let is_busy = since > u64::try_from(SOON.as_nanos() / 2).unwrap_or(u64::MAX);
+            let is_busy = since > SOON_NANOS / 2;
             computed |= since > 0;
             watched.meter.used(since, is_busy);
-            if now.processes > watched.processes {
+            if processes.len() > watched.processes {
                 watched.meter.exceed(Limit::Processes(watched.processes));
-            } else if now.memory > watched.memory {
+                // Those who are told of it may have to wait for all of these.
+                let leader = i32::try_from(*group).ok().and_then(rustix::process::Pid::from_raw);
+                let kill = |leader| rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
+                let _ = leader.map(kill);
+            } else if watched.is_over(processes) {
                 watched.meter.exceed(Limit::Memory(watched.memory));
             }
         }
@@ -86,28 +109,83 @@ fn run() {
     }
 }
 
-/// What all groups that are watched use.
-fn look() -> HashMap<u32, Use> {
-    let mut uses: HashMap<u32, Use> =
-        groups().iter().flat_map(HashMap::keys).map(|group| (*group, Use::default())).collect();
-    let (tick, page) = (1_000_000_000 / rustix::param::clock_ticks_per_second().max(1), rustix::param::page_size());
+impl Watched {
+    /// What its processes have computed since the last look.
+    fn since(&mut self, processes: &[Process]) -> u64 {
+        let mut gone = std::mem::take(&mut self.known);
+        let (mut own, mut waited, mut fresh, mut fresh_running) = (0, 0, 0, 0);
+        for process in processes {
+            let known = gone.remove(&process.id);
+            let more = |now: u64, then: fn(&Used) -> u64| now.saturating_sub(known.as_ref().map_or(0, then));
+            waited += more(process.used.waited, |used| used.waited);
+            if known.is_some() {
+                own += more(process.used.own, |used| used.own);
+            } else {
+                fresh += process.used.own;
+                fresh_running += u64::from(process.runs);
+            }
+            self.known.insert(process.id, process.used);
+        }
+        // Where its parent waited for a process that is gone, what was counted of it already is in the parent's account now.
+        let counted: u64 = gone.values().map(|used| used.own + used.waited).sum();
+        // A new one that runs stands for others that came and went unseen.
+        let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64);
+        own + fresh.max(fresh_running.min(cpus) * SOON_NANOS) + waited.saturating_sub(counted)
+    }
+
+    /// Whether they have more memory than they may, without what they share.
+    fn is_over(&self, processes: &[Process]) -> bool {
+        let sum = |of: fn(u32) -> Option<usize>| -> usize {
+            processes.iter().map(|process| of(process.id.0).or_else(|| resident(process.id.0)).unwrap_or(0)).sum()
+        };
+        // The kernel takes its time for the exact number.
+        sum(resident) > self.memory && sum(proportional) > self.memory
+    }
+}
+
+/// The memory of a process in bytes, but for files; what it shares with a child that it made counts for both.
+fn resident(process: u32) -> Option<usize> {
+    let text = fs::read_to_string(format!("/proc/{process}/statm")).ok()?;
+    let mut pages = text.split(' ').skip(1).map(|field| field.parse::<usize>().unwrap_or(0));
+    let (resident, shared) = (pages.next()?, pages.next()?);
+    Some(resident.saturating_sub(shared) * rustix::param::page_size())
+}
+
+/// The same, where what several share is divided among them.
+fn proportional(process: u32) -> Option<usize> {
+    let text = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<usize>().ok()? << 10)
+}
+
+/// The processes of all groups that are watched. Where one has too many, that is all that matters: it is told before those compute on.
+fn look() -> HashMap<u32, Vec<Process>> {
+    let mut groups: HashMap<u32, (usize, bool, Vec<Process>)> = groups()
+        .iter()
+        .flatten()
+        .map(|(group, watched)| (*group, (watched.processes, watched.namespaces, Vec::new())))
+        .collect();
+    let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        if !entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+        let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Ok(stat) = fs::read(entry.path().join("stat")) else { continue };
+        // After the name, which may hold anything.
+        let Some(end) = stat.windows(2).rposition(|bytes| bytes == b") ") else { continue };
+        let rest = String::from_utf8_lossy(&stat[end + 2..]);
+        let fields: Vec<&str> = rest.split(' ').collect();
+        let field = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+        let Ok(group) = u32::try_from(field(2)) else { continue };
+        let Some((most, namespaces, processes)) = groups.get_mut(&group) else { continue };
+        // That which was started, and the first one inside.
+        if *namespaces && (number == group || field(1) == u64::from(group)) {
             continue;
         }
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
-        // After the name, which may hold anything.
-        let Some((_, rest)) = stat.rsplit_once(") ") else { continue };
-        let fields: Vec<&str> = rest.split(' ').collect();
-        let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-        let Some(uses) = u32::try_from(number(2)).ok().and_then(|group| uses.get_mut(&group)) else { continue };
-        uses.processes += 1;
-        // Its own, and of its children that have ended and were waited for.
-        uses.cpu += (11..=14).map(number).sum::<u64>() * tick;
-        let memory = fs::read_to_string(entry.path().join("statm")).unwrap_or_default();
-        let mut pages = memory.split(' ').skip(1).map(|field| field.parse::<usize>().unwrap_or(0));
-        let (resident, shared) = (pages.next().unwrap_or(0), pages.next().unwrap_or(0));
-        uses.memory += resident.saturating_sub(shared) * page;
+        let used = Used { own: (field(11) + field(12)) * tick, waited: (field(13) + field(14)) * tick };
+        processes.push(Process { id: (number, field(19)), used, runs: fields[0] == "R" });
+        if processes.len() > *most {
+            let processes = std::mem::take(processes);
+            return HashMap::from([(group, processes)]);
+        }
     }
-    uses
+    groups.into_iter().map(|(group, (_, _, processes))| (group, processes)).collect()
 }

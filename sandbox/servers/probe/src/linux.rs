@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::process::Command;
 use std::ptr::null_mut;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -75,6 +76,33 @@ pub(crate) const TOOLS: &[Tool] = &[
         })?;
         Ok(pid.to_string())
     }),
+    // A child that stays, whatever becomes of its parent.
+    ("leave_child", |_| Ok(fork(|| pause())?.to_string())),
+    ("unwaited_children", unwaited_children),
+    ("clone_parent", |_| {
+        let flags = libc::c_long::from(libc::CLONE_PARENT | libc::SIGCHLD);
+        match check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })? {
+            0 => unsafe { libc::_exit(0) },
+            pid => Ok(pid.to_string()),
+        }
+    }),
+    ("nameless", |_| {
+        // Its name is no text.
+        check(unsafe { libc::prctl(libc::PR_SET_NAME, c"\xff\xfe) R 1".as_ptr()) })?;
+        Ok("named".into())
+    }),
+    ("limits_of", |arguments| {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        let process: libc::pid_t = arguments.number("pid")?;
+        check(unsafe { libc::prlimit(process, libc::RLIMIT_CPU, std::ptr::null(), &raw mut limit) })?;
+        Ok("asked".into())
+    }),
+    ("inotify", |arguments| {
+        let watch = owned(unsafe { libc::inotify_init1(0) }.into())?;
+        let path = CString::new(arguments.text("path")?)?;
+        check(unsafe { libc::inotify_add_watch(watch.as_raw_fd(), path.as_ptr(), libc::IN_ALL_EVENTS) })?;
+        Ok("watches".into())
+    }),
     ("limits", limits),
     ("open_device", |arguments| {
         File::options().read(true).write(true).open(arguments.text("path")?)?;
@@ -88,7 +116,8 @@ pub(crate) const TOOLS: &[Tool] = &[
         check(unsafe { libc::ioctl(0, libc::TIOCSTI, c"x".as_ptr()) })?;
         Ok("typed".into())
     }),
-    ("memfd_exec", memfd_exec),
+    ("memfd", memfd),
+    ("shared_memory", shared_memory),
 ];
 
 fn check<T: Default + PartialOrd>(result: T) -> io::Result<T> {
@@ -133,11 +162,28 @@ fn fork_bomb(arguments: Arguments<'_>) -> Outcome {
             Err(failed) => error = Some(failed.to_string()),
         }
     }
+    std::thread::sleep(Duration::from_millis(arguments.number("ms").unwrap_or(0)));
     for child in &children {
         unsafe { libc::kill(*child, libc::SIGKILL) };
         wait(*child)?;
     }
     Ok(json!({"started": children.len(), "error": error}).to_string())
+}
+
+/// Computes in children, one after the other, whose time nobody asks for.
+fn unwaited_children(arguments: Arguments<'_>) -> Outcome {
+    let (count, each): (u32, u64) = (arguments.number("count")?, arguments.number("ms")?);
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    for _ in 0..count {
+        let child = fork(|| {
+            let from = std::time::Instant::now();
+            while from.elapsed() < Duration::from_millis(each) {}
+            0
+        })?;
+        // Comes back with an error when it has ended.
+        unsafe { libc::waitpid(child, null_mut(), 0) };
+    }
+    Ok("computed".into())
 }
 
 /// The start of the first mapping of the process, which is that of its program.
@@ -199,20 +245,19 @@ fn limits(_: Arguments<'_>) -> Outcome {
     Ok(Value::Object(limits).to_string())
 }
 
-/// Runs a program that is in no file system.
-fn memfd_exec(_: Arguments<'_>) -> Outcome {
-    let mut file = File::from(owned(unsafe { libc::memfd_create(c"true".as_ptr(), 0) }.into())?);
-    io::copy(&mut File::open("/usr/bin/true")?, &mut file)?;
-    let name = CString::new("true")?;
-    let (arguments, environment) = ([name.as_ptr(), std::ptr::null()], [std::ptr::null()]);
-    let child = fork(|| {
-        unsafe { libc::fexecve(file.as_raw_fd(), arguments.as_ptr(), environment.as_ptr()) };
-        io::Error::last_os_error().raw_os_error().unwrap_or(1)
-    })?;
-    let status = wait(child)?;
-    match (libc::WIFEXITED(status), libc::WEXITSTATUS(status)) {
-        (true, 0) => Ok("ran".into()),
-        (true, code) => Err(io::Error::from_raw_os_error(code).into()),
-        (false, _) => Err(format!("ended by signal {}", libc::WTERMSIG(status)).into()),
-    }
+/// Memory that is no process's own, and stays where nobody has it mapped.
+fn memfd(_: Arguments<'_>) -> Outcome {
+    owned(unsafe { libc::memfd_create(c"memory".as_ptr(), 0) }.into())?;
+    Ok("made".into())
+}
+
+fn shared_memory(arguments: Arguments<'_>) -> Outcome {
+    let zeros =
+        arguments.text("device").ok().map(|path| File::options().read(true).write(true).open(path)).transpose()?;
+    let (flags, file) = match &zeros {
+        Some(file) => (libc::MAP_SHARED, file.as_raw_fd()),
+        None => (libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1),
+    };
+    let mapped = unsafe { libc::mmap(null_mut(), 1 << 20, libc::PROT_READ | libc::PROT_WRITE, flags, file, 0) };
+    if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error().into()) } else { Ok("mapped".into()) }
 }

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 use std::io::{self, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
@@ -24,6 +24,16 @@ pub(crate) const TOOLS: &[Tool] = &[
         Ok(format!("{megabytes} MB allocated"))
     }),
     ("spin", |_| spin()),
+    // Asks the client for signs of life meanwhile.
+    ("spin_and_ask", |_| {
+        let mut next = Instant::now();
+        for number in 0.. {
+            writeln!(io::stdout(), "{}", json!({"jsonrpc": "2.0", "id": number, "method": "ping"}))?;
+            next += Duration::from_millis(50);
+            while Instant::now() < next {}
+        }
+        Ok("never".into())
+    }),
     ("recurse", |_| Ok(recurse(0).to_string())),
     ("flood", |arguments| {
         flood(&mut io::stdout(), arguments.number("mb")?)?;
