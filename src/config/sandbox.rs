@@ -1,6 +1,7 @@
 //! What a sandboxed server is granted: the key `sandbox` of its entry.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,9 +14,13 @@ const SANDBOX: &str = "sandbox";
 const KEYS: [&str; 8] =
     ["mounts", "env", "network", "memory_mb", "cpu_seconds", "wall_seconds", "max_output_mb", "instance"];
 const MOUNT_KEYS: [&str; 3] = ["host", "guest", "access"];
-/// A 32-bit guest has no more.
+/// More is no sandbox any more.
 const MAX_MEMORY_MB: f64 = 4096.0;
 const MIB: f64 = (1 << 20) as f64;
+#[cfg(target_pointer_width = "64")]
+const MAX_MEMORY: usize = 4 << 30;
+#[cfg(not(target_pointer_width = "64"))]
+const MAX_MEMORY: usize = usize::MAX;
 
 /// What a sandboxed server may touch and use: nothing but what stands here. The default grants no file, no variable and no address.
 ///
@@ -105,15 +110,29 @@ impl std::str::FromStr for Endpoint {
         let wrong =
             || format!("expected a host and a port, such as `127.0.0.1:8080` or `api.example.com:443`, found `{text}`");
         let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-        let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
+        let is_number = port.starts_with(|digit: char| matches!(digit, '1'..='9'));
+        let port = port.parse().ok().filter(|_| is_number).ok_or_else(wrong)?;
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        let host = match bracketed {
-            Some(host) => host.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?.to_string(),
-            None if !host.is_empty() && host.chars().all(is_host) => host.to_ascii_lowercase(),
-            None => return Err(wrong()),
+        let address = match bracketed {
+            Some(host) => Some(IpAddr::V6(host.parse().map_err(|_| wrong())?)),
+            None => host.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
         };
-        Ok(Self { host, port })
+        if let Some(address) = address {
+            let is_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+            if address.is_unspecified() || address.is_multicast() || is_local {
+                return Err(format!("`{text}` is the address of no host that could be connected to"));
+            }
+            return Ok(Self { host: address.to_string(), port });
+        }
+        let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let is_letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        let is_label = |label: &str| !label.is_empty() && label.chars().all(is_letter);
+        // What ends with a number is an address, and none that is written out.
+        let is_address = name.rsplit('.').next().is_some_and(|label| label.starts_with(|c: char| c.is_ascii_digit()));
+        if !name.split('.').all(is_label) || is_address {
+            return Err(wrong());
+        }
+        Ok(Self { host: name, port })
     }
 }
 
@@ -151,6 +170,13 @@ impl SandboxConfig {
         self
     }
 
+    /// Grants a folder where it is on the host, as native servers see all of theirs.
+    #[must_use]
+    pub fn mount_in_place(mut self, host: impl Into<PathBuf>, access: Access) -> Self {
+        self.mounts.push(Mount { host: host.into(), guest: None, access });
+        self
+    }
+
     /// Sets a variable.
     #[must_use]
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
@@ -173,6 +199,48 @@ impl SandboxConfig {
         self.network.push(endpoint.parse().map_err(|message| fault("sandbox.network", message))?);
         Ok(self)
     }
+}
+
+impl SandboxConfig {
+    /// The same where everything in it can be granted; else the key that is wrong, and why.
+    pub(crate) fn checked(mut self) -> Result<Self, (String, String)> {
+        let mut guests = Vec::new();
+        for (index, mount) in self.mounts.iter_mut().enumerate() {
+            let wrong = |message: String| (format!("mounts[{index}].guest"), message);
+            let Some(guest) = &mut mount.guest else { continue };
+            *guest = guest_path(guest).map_err(wrong)?;
+            if guests.contains(guest) {
+                return Err(wrong(format!("there is another mount at `{guest}`")));
+            }
+            guests.push(guest.clone());
+        }
+        for (name, value) in &self.env {
+            if !is_variable(name) {
+                return Err(("env".into(), format!("`{}` can't be the name of a variable", name.escape_debug())));
+            }
+            if value.as_ref().is_some_and(|value| value.contains('\0')) {
+                return Err((format!("env.{name}"), "there is a NUL in it".into()));
+            }
+        }
+        self.memory = self.memory.map(|memory| memory.min(MAX_MEMORY));
+        Ok(self)
+    }
+}
+
+fn is_variable(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0'])
+}
+
+/// As it is compared: absolute, and without what means nothing.
+fn guest_path(text: &str) -> Result<String, String> {
+    let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty()).collect();
+    if !text.starts_with('/') || text.contains('\0') || parts.iter().any(|part| matches!(*part, "." | "..")) {
+        return Err(format!(
+            "expected an absolute path such as `/data`, without `..`, found `{}`",
+            text.escape_debug()
+        ));
+    }
+    Ok(format!("/{}", parts.join("/")))
 }
 
 /// What an entry says of its sandbox.
@@ -226,7 +294,10 @@ fn mounts(entry: &Entry) -> Result<Vec<Mount>, Error> {
             Some("rw") => Access::ReadWrite,
             _ => Access::ReadOnly,
         };
-        let guest = entry.text("guest")?.filter(|guest| !guest.is_empty());
+        let guest = entry.text("guest")?;
+        let guest =
+            guest.map(|guest| guest_path(&guest).map_err(|message| fault(&format!("{}.guest", entry.place), message)));
+        let guest = guest.transpose()?;
         Ok(Mount { host: entry.required_text("host")?.into(), guest, access })
     };
     items.iter().enumerate().map(mount).collect()
@@ -237,9 +308,12 @@ fn variables(entry: &Entry) -> Result<BTreeMap<String, Option<String>>, Error> {
         Some(Value::Array(_)) => entry.texts("env")?.into_iter().map(|name| (name, None)).collect(),
         _ => entry.text_map("env")?.into_iter().map(|(name, value)| (name, Some(value))).collect(),
     };
-    match variables.keys().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
+    match variables.keys().find(|name| !is_variable(name)) {
         Some(name) => {
-            let message = format!("expected names of variables, or an object of names and values, found `{name}`");
+            let message = format!(
+                "expected names of variables, or an object of names and values, found `{}`",
+                name.escape_debug()
+            );
             Err(fault(&format!("{}.env", entry.place), message))
         }
         None => Ok(variables),

@@ -22,6 +22,7 @@ pub(crate) enum Limit {
     WallTime(Duration),
     Stack,
     Processes(usize),
+    Files(usize),
 }
 
 /// MiB, as the configuration has it.
@@ -53,6 +54,7 @@ impl std::fmt::Display for Limit {
             }
             Self::Stack => write!(f, "its stack is full: it calls itself too deeply"),
             Self::Processes(max) => write!(f, "it has more than {max} processes"),
+            Self::Files(max) => write!(f, "it has more than {max} files, folders and sockets open"),
         }
     }
 }
@@ -214,6 +216,7 @@ impl<F: Future> Future for Metered<'_, F> {
         this.meter.is_busy.store(true, Ordering::Release);
         this.meter.went_on.store(thread_time(), Ordering::Relaxed);
         let _ticking = this.sandbox.tick();
+        let _waiting = this.sandbox.enter();
         let polled = this.running.as_mut().poll(context);
         let since = thread_time().saturating_sub(this.meter.went_on.load(Ordering::Relaxed));
         // What is too much by now is told at the next interruption, if there is one.

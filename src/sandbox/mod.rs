@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::{EnterGuard, Runtime};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter};
 
 use crate::error::Error;
@@ -26,7 +27,9 @@ pub(crate) use meter::{Limit, Meter, MeteredOutput, mib};
 pub(crate) use native::{
     NATIVE_MEMORY, NativeSandbox, explain as explain_native, level as native_level, program_files, unenforceable,
 };
-pub(crate) use server::{CallFailed, Ended, MEMORY, Running, TypedServer, WasmServer, is_component_file, is_wasm};
+pub(crate) use server::{
+    CallFailed, Ended, MEMORY, Running, TypedServer, WasmKind, WasmServer, check_mounts, is_wasm, kind_of_file,
+};
 pub(crate) use turns::Turn;
 use turns::Turns;
 pub(crate) use typed::TypedTool;
@@ -38,6 +41,9 @@ const TICK: Duration = Duration::from_millis(2);
 /// Stack of a guest, and the part of it that wasm may use. Script functions 100 levels deep need most of it.
 const STACK: usize = 2 << 20;
 const WASM_STACK: usize = 3 << 19;
+
+/// Threads that wait for files of wasm servers, all of them together.
+const WAITING: usize = 64;
 
 /// What compiling needs to know.
 #[derive(Clone, Default)]
@@ -56,6 +62,8 @@ pub(crate) struct Sandbox {
     engine: Engine,
     clock: Arc<Clock>,
     turns: Arc<Turns>,
+    /// Where servers wait for files, sockets and timers. Reading a pipe that nobody writes to keeps a thread for good: not one of the program's.
+    waiting: Option<Runtime>,
 }
 
 impl Sandbox {
@@ -66,7 +74,15 @@ impl Sandbox {
 
     /// Servers live long and differ in what they need, so that their instances are allocated on demand.
     pub(crate) fn for_servers() -> Result<Self, Error> {
-        Self::with(Engine::new(&on_demand()))
+        let sandbox = Self::with(Engine::new(&on_demand()))?;
+        let waiting = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(WAITING)
+            .thread_name("rhaiway-wasi")
+            .enable_all()
+            .build()
+            .map_err(|error| failed("start a thread", &error.into()))?;
+        Ok(Self { waiting: Some(waiting), ..sandbox })
     }
 
     fn with(engine: wasmtime::Result<Engine>) -> Result<Self, Error> {
@@ -77,7 +93,7 @@ impl Sandbox {
             .name("rhaiway-clock".into())
             .spawn(move || ticking.run(&ticked))
             .map_err(|error| failed("start a thread", &error.into()))?;
-        Ok(Self { engine, clock, turns: Arc::new(Turns::new()) })
+        Ok(Self { engine, clock, turns: Arc::new(Turns::new()), waiting: None })
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -89,6 +105,11 @@ impl Sandbox {
         let on_compile = || compiling.on_compile.iter().for_each(|tell| tell(name));
         cache::load(&self.engine, wasm, compiling.cache_dir.as_deref(), &on_compile)
             .map_err(|error| format!("{error:#}"))
+    }
+
+    /// Where what a guest waits for is waited for, until the guard is dropped.
+    pub(crate) fn enter(&self) -> Option<EnterGuard<'_>> {
+        self.waiting.as_ref().map(Runtime::enter)
     }
 
     /// The turns of a new guest.

@@ -3,14 +3,15 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::io::Read;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 use tokio::io::DuplexStream;
-use wasmtime::component::{self, Component, HasData, Resource};
+use wasmtime::component::{self, Component, HasData, Resource, ResourceTableError};
 use wasmtime::{InstancePre, Linker, Module, ResourceLimiter, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::cli::{AsyncStdinStream, AsyncStdoutStream};
 use wasmtime_wasi::p1::WasiP1Ctx;
@@ -34,13 +35,13 @@ pub(crate) const MEMORY: usize = 64 << 20;
 /// What a pipe holds before its writer waits.
 const PIPE: usize = 64 << 10;
 const ERRORS_PIPE: usize = 4 << 10;
-/// Files, folders and sockets that a server may have open at once; each is one of this process's, too.
-const OPEN: usize = 1000;
+/// Files, folders and sockets that a server may have open at once; each is one of this process's, too, which often may have 1,024.
+const OPEN: usize = 256;
 /// What it may hand to the host at once.
 const HANDED: usize = 16 << 20;
-/// Tables, and entries of one.
 const TABLES: usize = 1000;
-const TABLE_ENTRIES: usize = 1_000_000;
+/// Bytes of an entry of a table.
+const ENTRY: usize = 16;
 /// What is kept of the output of a component with typed functions.
 const TAIL: usize = 4 << 10;
 
@@ -56,18 +57,51 @@ fn shared() -> Result<Arc<Sandbox>, String> {
     Ok(sandbox)
 }
 
-/// Whether the file is wasm.
-pub(crate) fn is_wasm(path: &Path) -> bool {
-    let mut magic = [0; 4];
-    std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut magic)).is_ok()
-        && magic == *b"\0asm"
+/// What a wasm file holds.
+pub(crate) enum WasmKind {
+    Module,
+    Component,
 }
 
-/// Whether the file is a component, by its first bytes.
-pub(crate) fn is_component_file(path: &Path) -> bool {
+/// Whether the file is wasm.
+pub(crate) fn is_wasm(path: &Path) -> bool {
+    kind_of_file(path).is_ok()
+}
+
+/// What the file holds, by its first bytes; or why it can't be run.
+pub(crate) fn kind_of_file(path: &Path) -> Result<WasmKind, String> {
     let mut start = [0; 8];
-    std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut start)).is_ok()
-        && is_component(&start)
+    let read = open_wasm(path)?.read(&mut start).map_err(|error| unreadable(path, &error))?;
+    if !start[..read].starts_with(b"\0asm") {
+        return Err(format!("`{}` is no wasm: it does not begin with `\\0asm`", path.display()));
+    }
+    Ok(if is_component(&start) { WasmKind::Component } else { WasmKind::Module })
+}
+
+/// Opens a file that is not too large; nothing that would keep its reader waiting.
+fn open_wasm(path: &Path) -> Result<std::fs::File, String> {
+    let metadata = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+    if !metadata.is_file() {
+        return Err(format!("can't read `{}`: it is no file", path.display()));
+    }
+    if metadata.len() > MAX_WASM {
+        return Err(format!("`{}` has {} bytes, and may have {MAX_WASM}", path.display(), metadata.len()));
+    }
+    std::fs::File::open(path).map_err(|error| unreadable(path, &error))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> String {
+    format!("can't read `{}`: {error}", path.display())
+}
+
+/// Whether the folders can be mounted for a wasm server.
+pub(crate) fn check_mounts(sandbox: &SandboxConfig) -> Result<(), String> {
+    mounts(sandbox).map(drop)
+}
+
+fn mounts(sandbox: &SandboxConfig) -> Result<Vec<mounts::Granted>, String> {
+    let mounts = mounts::find(&sandbox.mounts)?;
+    mounts::contradiction(&mounts).map_or(Ok(mounts), Err)
 }
 
 /// A wasm file, compiled, with all that it imports found.
@@ -99,16 +133,20 @@ impl WasiView for State {
     }
 }
 
-/// All linear memories of an instance together.
+/// All linear memories and tables of an instance together.
 struct Memory {
     used: usize,
     max: usize,
     meter: Arc<Meter>,
 }
 
-impl ResourceLimiter for Memory {
-    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let used = self.used.saturating_add(desired.saturating_sub(current));
+impl Memory {
+    /// By so many bytes, if it may by what the server says itself.
+    fn grow(&mut self, more: usize, may: bool) -> wasmtime::Result<bool> {
+        if !may {
+            return Ok(false);
+        }
+        let used = self.used.saturating_add(more);
         if used > self.max {
             // It ends here, as what a server makes of a failed allocation says nothing of the limit.
             self.meter.exceed(Limit::Memory(self.max));
@@ -117,9 +155,16 @@ impl ResourceLimiter for Memory {
         self.used = used;
         Ok(true)
     }
+}
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ENTRIES)
+impl ResourceLimiter for Memory {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        self.grow(desired.saturating_sub(current), maximum.is_none_or(|maximum| desired <= maximum))
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let more = desired.saturating_sub(current).saturating_mul(ENTRY);
+        self.grow(more, maximum.is_none_or(|maximum| desired <= maximum))
     }
 
     fn tables(&self) -> usize {
@@ -149,32 +194,34 @@ pub(crate) struct Ended {
 }
 
 impl WasmServer {
-    /// Compiles a file, or takes the compiled code from this process or from the cache.
+    /// Compiles a file, or takes the compiled code from this process or from the cache. Goes on where nobody waits for it any more.
     pub(crate) async fn from_file(path: &Path, compiling: Compiling) -> Result<Arc<Self>, String> {
         type Loaded = Arc<tokio::sync::Mutex<Option<((u64, Option<SystemTime>), Arc<WasmServer>)>>>;
         static LOADED: OnceLock<Mutex<HashMap<PathBuf, Loaded>>> = OnceLock::new();
-        let failed = |error: std::io::Error| format!("can't read `{}`: {error}", path.display());
-        let metadata = std::fs::metadata(path).map_err(failed)?;
-        if metadata.len() > MAX_WASM {
-            return Err(format!("`{}` has {} bytes, and may have {MAX_WASM}", path.display(), metadata.len()));
-        }
-        let stamp = (metadata.len(), metadata.modified().ok());
+        let path = path.canonicalize().map_err(|error| unreadable(path, &error))?;
         let entry = {
             let mut loaded = LOADED.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(loaded.entry(path.into()).or_default())
+            Arc::clone(loaded.entry(path.clone()).or_default())
         };
         // Several servers of one file wait for the first.
-        let mut entry = entry.lock().await;
+        let mut entry = entry.lock_owned().await;
+        let file = open_wasm(&path)?;
+        let metadata = file.metadata().map_err(|error| unreadable(&path, &error))?;
+        let stamp = (metadata.len(), metadata.modified().ok());
         if let Some((known, server)) = &*entry
             && *known == stamp
         {
             return Ok(Arc::clone(server));
         }
-        let wasm = tokio::fs::read(path).await.map_err(failed)?;
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let server = Self::from_bytes(name, wasm.into(), compiling).await?;
-        *entry = Some((stamp, Arc::clone(&server)));
-        Ok(server)
+        let load = move || {
+            let mut wasm = Vec::new();
+            file.take(MAX_WASM).read_to_end(&mut wasm).map_err(|error| unreadable(&path, &error))?;
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let server = Self::compile(name, &wasm, &compiling)?;
+            *entry = Some((stamp, Arc::clone(&server)));
+            Ok(server)
+        };
+        tokio::task::spawn_blocking(load).await.map_err(|error| error.to_string())?
     }
 
     /// Compiles what is in memory, or takes the compiled code from the cache.
@@ -217,7 +264,9 @@ impl WasmServer {
         wasi.stdin(AsyncStdinStream::new(their_input))
             .stdout(AsyncStdoutStream::new(PIPE, MeteredOutput::new(their_output, &meter)))
             .stderr(AsyncStdoutStream::new(ERRORS_PIPE, MeteredOutput::new(their_errors, &meter)));
-        let store = self.store(&mut wasi, sandbox, &meter, &denials);
+        let mut store = self.store(&mut wasi, sandbox, &meter, &denials);
+        // What it reads at once is in its own memory, too.
+        store.set_hostcall_fuel(HANDED.max(sandbox.memory.unwrap_or(MEMORY)));
         let (server, counted) = (Arc::clone(self), Arc::clone(&meter));
         let run = async move {
             let (turn, sandbox) = (Arc::clone(&store.data().turn), Arc::clone(&server.sandbox));
@@ -255,11 +304,7 @@ impl WasmServer {
                 wasi.env(name, value);
             }
         }
-        let mounts = mounts::find(&sandbox.mounts)?;
-        if let Some(message) = mounts::contradiction(&mounts) {
-            return Err(message);
-        }
-        for mount in mounts {
+        for mount in mounts(sandbox)? {
             let guest = mount.guest.clone().unwrap_or_else(|| mount.host.display().to_string());
             let failed = |error: String| format!("can't mount `{}` at `{guest}`: {error}", mount.host.display());
             let permissions = match mount.access {
@@ -282,12 +327,10 @@ impl WasmServer {
         let network = Arc::new(Network::new(&sandbox.network, denials));
         let checked = Arc::clone(&network);
         // The check of addresses tells what was denied, and denies all where nothing was granted.
-        wasi.allow_tcp(true).allow_udp(false).allow_ip_name_lookup(network.has_names()).socket_addr_check(
-            move |address, usage| {
-                let network = Arc::clone(&checked);
-                Box::pin(async move { network.allows(address, usage).await })
-            },
-        );
+        wasi.allow_tcp(true).allow_udp(false).allow_ip_name_lookup(true).socket_addr_check(move |address, usage| {
+            let network = Arc::clone(&checked);
+            Box::pin(async move { network.allows(address, usage).await })
+        });
         let mut wasi = wasi.build_p1();
         wasi.ctx().table.set_max_capacity(OPEN);
         let memory = Memory { used: 0, max: sandbox.memory.unwrap_or(MEMORY), meter: Arc::clone(meter) };
@@ -361,6 +404,9 @@ fn ending(meter: &Meter, ended: wasmtime::Result<()>) -> Ended {
             (Some(I32Exit(0)), _) => ("it ended by itself".into(), None),
             (Some(I32Exit(code)), _) => (format!("it ended with exit code {code}"), None),
             (_, Some(Trap::StackOverflow)) => (Limit::Stack.to_string(), Some(Limit::Stack)),
+            _ if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) => {
+                (Limit::Files(OPEN).to_string(), Some(Limit::Files(OPEN)))
+            }
             // Compiled code keeps a second stack at the low end of the memory.
             (_, Some(Trap::MemoryOutOfBounds)) => {
                 ("it crashed: out of bounds memory access, as when the stack is full".into(), None)
@@ -384,10 +430,6 @@ struct Network {
 impl Network {
     fn new(granted: &[Endpoint], denials: &Arc<Denials>) -> Self {
         Self { granted: granted.to_vec(), resolved: Mutex::default(), denials: Arc::clone(denials) }
-    }
-
-    fn has_names(&self) -> bool {
-        self.granted.iter().any(|endpoint| endpoint.host.parse::<IpAddr>().is_err())
     }
 
     fn resolved(&self) -> std::sync::MutexGuard<'_, HashSet<SocketAddr>> {
@@ -424,7 +466,9 @@ impl Network {
         self.resolved().contains(&address)
     }
 
+    /// Whether a name, or an address as text, may be looked up.
     fn knows(&self, name: &str) -> bool {
+        let name = name.strip_suffix('.').unwrap_or(name);
         let known = self.granted.iter().any(|endpoint| endpoint.host.eq_ignore_ascii_case(name));
         if !known {
             self.denials.network(&format!("{name}:PORT"));

@@ -125,7 +125,7 @@ impl ConfigPlace<'_> {
         default: Option<&SandboxConfig>,
     ) -> Result<Isolation, Error> {
         let names_wasm = Path::new(&program.command).extension().is_some_and(|end| end.eq_ignore_ascii_case("wasm"));
-        let mut sandbox = match (own, default) {
+        let sandbox = match (own, default) {
             (Some(Sandboxing::Off), _) if names_wasm => {
                 let message = "a wasm server always runs in a sandbox: remove the key, or say what it is granted";
                 return Err(self.wrong("sandbox", message));
@@ -135,6 +135,16 @@ impl ConfigPlace<'_> {
             (None, None) if names_wasm => SandboxConfig::default(),
             (Some(Sandboxing::Off), _) | (None, None) => return Ok(Isolation::None),
         };
+        let sandbox = self.granted(sandbox, &program.env)?;
+        if names_wasm || is_wasm(&program.path()) {
+            Ok(Isolation::Wasm(sandbox))
+        } else {
+            Ok(Isolation::Native(sandbox))
+        }
+    }
+
+    /// With all strings expanded, and the variables of the entry.
+    fn granted(&self, mut sandbox: SandboxConfig, own: &BTreeMap<String, String>) -> Result<SandboxConfig, Error> {
         for (index, mount) in sandbox.mounts.iter_mut().enumerate() {
             let key = format!("sandbox.mounts[{index}].host");
             mount.host = self.expand(&key, &mount.host.display().to_string())?.into();
@@ -148,13 +158,8 @@ impl ConfigPlace<'_> {
         };
         let granted =
             std::mem::take(&mut sandbox.env).into_iter().map(value).collect::<Result<BTreeMap<_, _>, Error>>()?;
-        sandbox.env =
-            program.env.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).chain(granted).collect();
-        if names_wasm || is_wasm(&program.path()) {
-            Ok(Isolation::Wasm(sandbox))
-        } else {
-            Ok(Isolation::Native(sandbox))
-        }
+        sandbox.env = own.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).chain(granted).collect();
+        sandbox.checked().map_err(|(key, message)| self.wrong(&format!("sandbox.{key}"), message))
     }
 }
 
@@ -776,6 +781,7 @@ impl Inner {
     /// The transport.
     async fn open_link(&self) -> Result<Link, Error> {
         let callbacks = &self.settings.callbacks;
+        let place = ConfigPlace { server: &self.name, variables: &*self.settings.variables };
         let entry = match &self.source {
             Source::Entry(entry) => entry,
             Source::InProcess(serve) => {
@@ -793,10 +799,10 @@ impl Inner {
                     || WasmServer::from_bytes(self.name.to_string(), wasm.clone(), self.settings.compiling.clone());
                 let server = compiled.get_or_try_init(compile).await;
                 let server = server.map_err(|message| self.connect_error(message, Vec::new()))?;
-                return self.open_wasm(server, &[], sandbox).await;
+                let sandbox = place.granted(sandbox.clone(), &BTreeMap::new())?;
+                return self.open_wasm(server, &[], &sandbox).await;
             }
         };
-        let place = ConfigPlace { server: &self.name, variables: &*self.settings.variables };
         match &entry.transport {
             Transport::Stdio { command, args, env, cwd, sandbox } => {
                 let program = place.program(command, args, env, cwd.as_deref())?;

@@ -1,5 +1,6 @@
 //! What each server may do: for people who want to know before it runs.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
@@ -8,7 +9,9 @@ use super::process::{Program, inherited};
 use super::{ConfigPlace, Isolation, SessionSettings, Source};
 use crate::config::{SandboxConfig, Transport};
 use crate::error::Error;
-use crate::sandbox::{MEMORY, NATIVE_MEMORY, is_component_file, mib, native_level, program_files, unenforceable};
+use crate::sandbox::{
+    MEMORY, NATIVE_MEMORY, WasmKind, check_mounts, kind_of_file, mib, native_level, program_files, unenforceable,
+};
 
 /// What one server may do. Made by [`Client::permissions`](crate::Client::permissions), which starts nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -16,7 +19,8 @@ use crate::sandbox::{MEMORY, NATIVE_MEMORY, is_component_file, mib, native_level
 pub struct Permissions {
     /// The server.
     pub server: String,
-    /// What keeps it from doing more: `wasm module`, `native: Landlock, seccomp, namespaces`, `none`, `remote`, `in this process`.
+    /// What keeps it from doing more: `wasm module`, `wasm component`, `wasm` (in memory), `native: Landlock, seccomp, namespaces`, `none`,
+    /// `remote`, `in this process`; or `does not start`.
     pub isolation: String,
     /// Folders and files with `ro` or `rw`.
     pub files: Vec<String>,
@@ -43,17 +47,22 @@ pub(crate) fn permissions(name: &str, source: Result<&Source, Error>, settings: 
         limits: Vec::new(),
         problem: None,
     };
+    let place = ConfigPlace { server: name, variables: &*settings.variables };
     let source = match source {
         Ok(source) => source,
         Err(error) => return Permissions { problem: Some(error.to_string()), ..bare("does not start") },
     };
     let entry = match source {
         Source::InProcess(_) => return bare("in this process"),
-        Source::Wasm(embedded) => return of_sandbox(bare("wasm"), &embedded.sandbox, MEMORY),
+        Source::Wasm(embedded) => {
+            return match place.granted(embedded.sandbox.clone(), &BTreeMap::new()) {
+                Ok(sandbox) => of_wasm(bare("wasm"), &sandbox, None),
+                Err(error) => Permissions { problem: Some(error.to_string()), ..bare("does not start") },
+            };
+        }
         Source::Entry(entry) => entry,
     };
     let Transport::Stdio { command, args, env, cwd, sandbox } = &entry.transport else { return bare("remote") };
-    let place = ConfigPlace { server: name, variables: &*settings.variables };
     let isolation = place
         .program(command, args, env, cwd.as_deref())
         .and_then(|program| Ok((place.isolation(&program, sandbox.as_ref(), settings.sandbox.as_ref())?, program)));
@@ -70,13 +79,20 @@ pub(crate) fn permissions(name: &str, source: Result<&Source, Error>, settings: 
         }
         Ok((Isolation::Wasm(sandbox), program)) => {
             let path = program.path();
-            let problem =
-                std::fs::metadata(&path).err().map(|error| format!("can't read `{}`: {error}", path.display()));
-            let kind = if is_component_file(&path) { "wasm component" } else { "wasm module" };
-            Permissions { problem, ..of_sandbox(bare(kind), &sandbox, MEMORY) }
+            let (kind, problem) = match kind_of_file(&path) {
+                Ok(WasmKind::Component) => ("wasm component", None),
+                Ok(WasmKind::Module) => ("wasm module", None),
+                Err(problem) => ("does not start", Some(problem)),
+            };
+            of_wasm(bare(kind), &sandbox, problem)
         }
         Ok((Isolation::Native(sandbox), program)) => of_native(bare(""), &sandbox, &program, &place),
     }
+}
+
+fn of_wasm(permissions: Permissions, sandbox: &SandboxConfig, problem: Option<String>) -> Permissions {
+    let problem = problem.or_else(|| check_mounts(sandbox).err());
+    Permissions { problem, ..of_sandbox(permissions, sandbox, MEMORY) }
 }
 
 fn of_native(

@@ -1,6 +1,7 @@
 //! The way out for a native server that was granted addresses: it has a network of its own, in which we listen at those addresses, and
 //! pass on what comes. Nothing else is reachable there. Names lead to addresses of our own, by a `/etc/hosts` of its own.
 
+use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -15,14 +16,21 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType,
 };
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::config::Endpoint;
 
-/// Connections of one server at once.
+/// Addresses of one server; the child hands over its sockets all at once.
+const ENDPOINTS: usize = 64;
+/// Connections of one server to one of them at once.
 const CONNECTIONS: usize = 64;
+/// How long one direction of a connection may go on alone.
+const HALF_OPEN: Duration = Duration::from_secs(60);
+/// Before another connection is taken after one that could not be.
+const AGAIN: Duration = Duration::from_millis(100);
 /// How long connecting to a host may take.
 const CONNECT: Duration = Duration::from_secs(30);
 const BACKLOG: i32 = 64;
@@ -57,31 +65,37 @@ impl Prepared {
     /// Keeps what it needs in `folder`.
     pub(super) fn new(granted: &[Endpoint], folder: &Path) -> Result<Self, String> {
         let failed = |error: std::io::Error| format!("its network can't be made ready: {error}");
-        let mut names: Vec<&str> = Vec::new();
+        let literals: HashSet<IpAddr> = granted.iter().filter_map(|endpoint| endpoint.host.parse().ok()).collect();
+        let mut free =
+            (u32::from_be_bytes(FIRST)..).map(Ipv4Addr::from).filter(|free| !literals.contains(&(*free).into()));
+        let mut names: HashMap<&str, IpAddr> = HashMap::from([("localhost", Ipv4Addr::LOCALHOST.into())]);
         let mut text = String::from("127.0.0.1 localhost\n::1 localhost\n");
-        let mut addresses = Vec::new();
-        for Endpoint { host, port } in granted {
-            let address = match host.parse::<IpAddr>() {
+        let mut listening: Vec<(SocketAddr, Endpoint)> = Vec::new();
+        for endpoint in granted {
+            let address = match endpoint.host.parse::<IpAddr>() {
                 Ok(address) => address,
-                Err(_) if host == "localhost" => Ipv4Addr::LOCALHOST.into(),
-                Err(_) => {
-                    let place = names.iter().position(|name| name == host).unwrap_or_else(|| {
-                        names.push(host);
-                        names.len() - 1
-                    });
-                    let address = place_of_name(place).ok_or("its `network` has too many names")?;
-                    text.extend([&address.to_string(), " ", host.as_str(), "\n"]);
+                Err(_) => *names.entry(&endpoint.host).or_insert_with_key(|name| {
+                    let address = free.next().unwrap_or(Ipv4Addr::LOCALHOST);
+                    text.extend([&address.to_string(), " ", name, "\n"]);
                     address.into()
-                }
+                }),
             };
-            addresses.push(SocketAddr::new(address, *port));
+            let address = SocketAddr::new(address, endpoint.port);
+            // `localhost` and its address are the same.
+            if listening.iter().all(|(known, _)| *known != address) {
+                listening.push((address, endpoint.clone()));
+            }
         }
+        if listening.len() > ENDPOINTS {
+            return Err(format!("its `network` has {} addresses, and may have {ENDPOINTS}", listening.len()));
+        }
+        let (addresses, granted) = listening.into_iter().unzip();
         let hosts = folder.join(".hosts");
         std::fs::write(&hosts, text).map_err(failed)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
             .map_err(|error| failed(error.into()))?;
-        Ok(Self { granted: granted.to_vec(), addresses, hosts, ours, theirs })
+        Ok(Self { granted, addresses, hosts, ours, theirs })
     }
 
     /// The file that is the server's `/etc/hosts`.
@@ -102,40 +116,60 @@ impl Prepared {
     pub(super) fn forward(self) -> Result<Forwarder, String> {
         let failed = |error: std::io::Error| format!("its network can't be reached: {error}");
         let mut tasks = JoinSet::new();
-        let free = Arc::new(Semaphore::new(CONNECTIONS));
         for endpoint in self.granted {
             let listener = receive(&self.ours).map_err(failed)?;
             let listener = std::net::TcpListener::from(listener);
             listener.set_nonblocking(true).map_err(failed)?;
             let listener = TcpListener::from_std(listener).map_err(failed)?;
-            tasks.spawn(accept(listener, endpoint, Arc::clone(&free)));
+            tasks.spawn(accept(listener, endpoint));
         }
         Ok(Forwarder { _tasks: tasks })
     }
 }
 
-fn place_of_name(place: usize) -> Option<Ipv4Addr> {
-    let first = u32::from_be_bytes(FIRST);
-    let place = u32::try_from(place).ok().filter(|place| *place < 1 << 16)?;
-    Some(Ipv4Addr::from(first + place))
-}
-
-async fn accept(listener: TcpListener, endpoint: Endpoint, free: Arc<Semaphore>) {
+async fn accept(listener: TcpListener, endpoint: Endpoint) {
+    let free = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
         let Ok(place) = Arc::clone(&free).acquire_owned().await else { return };
-        let Ok((mut from, _)) = listener.accept().await else { return };
+        let from = match listener.accept().await {
+            Ok((from, _)) => from,
+            Err(error) => {
+                // This process may have too many files open for a while.
+                tracing::warn!(%endpoint, %error, "a connection of a sandboxed server could not be taken");
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            }
+        };
         let endpoint = endpoint.clone();
         connections.spawn(async move {
             let _place = place;
             let to = tokio::time::timeout(CONNECT, TcpStream::connect((endpoint.host.as_str(), endpoint.port))).await;
             match to {
-                Ok(Ok(mut to)) => drop(tokio::io::copy_bidirectional(&mut from, &mut to).await),
+                Ok(Ok(to)) => forward(from, to).await,
                 Ok(Err(error)) => tracing::warn!(%endpoint, %error, "a sandboxed server could not be connected"),
                 Err(_) => tracing::warn!(%endpoint, "a sandboxed server could not be connected in time"),
             }
         });
         while connections.try_join_next().is_some() {}
+    }
+}
+
+/// Until both have closed, or one has, and the other takes too long.
+async fn forward(mut server: TcpStream, mut host: TcpStream) {
+    let ((mut from_server, mut to_server), (mut from_host, mut to_host)) = (server.split(), host.split());
+    let there = async {
+        let _ = tokio::io::copy(&mut from_server, &mut to_host).await;
+        let _ = to_host.shutdown().await;
+    };
+    let back = async {
+        let _ = tokio::io::copy(&mut from_host, &mut to_server).await;
+        let _ = to_server.shutdown().await;
+    };
+    let (mut there, mut back) = (std::pin::pin!(there), std::pin::pin!(back));
+    tokio::select! {
+        () = &mut there => drop(tokio::time::timeout(HALF_OPEN, back).await),
+        () = &mut back => drop(tokio::time::timeout(HALF_OPEN, there).await),
     }
 }
 
