@@ -81,6 +81,11 @@ async fn malformed_entries_are_named() -> Result<(), Ignored> {
         "folder": {"command": "x", "sandbox": {"mounts": [{"guest": "/data"}]}},
         "access": {"command": "x", "sandbox": {"mounts": [{"host": "/data", "access": "write"}]}},
         "address": {"command": "x", "sandbox": {"network": ["example.com"]}},
+        "nobody": {"command": "x", "sandbox": {"network": ["0.0.0.0:80"]}},
+        "short": {"command": "x", "sandbox": {"network": ["127.1:80"]}},
+        "port": {"command": "x", "sandbox": {"network": ["example.com:080"]}},
+        "upwards": {"command": "x", "sandbox": {"mounts": [{"host": ".", "guest": "/a/../b"}]}},
+        "name": {"command": "x", "sandbox": {"env": ["A=B"]}},
         "memory": {"command": "x", "sandbox": {"memory_mb": 0}},
         "remote": {"url": "http://localhost", "sandbox": true},
         "sse": {"command": "x", "type": "sse"},
@@ -105,6 +110,14 @@ async fn malformed_entries_are_named() -> Result<(), Ignored> {
             "in the configuration, mcpServers.access.sandbox.mounts[0].access: expected one of `ro`, `rw`, found `write`",
             "in the configuration, mcpServers.address.sandbox.network[0]: expected a host and a port, such as `127.0.0.1:8080` or \
              `api.example.com:443`, found `example.com`",
+            "in the configuration, mcpServers.nobody.sandbox.network[0]: `0.0.0.0:80` is the address of no host that could be connected to",
+            "in the configuration, mcpServers.short.sandbox.network[0]: expected a host and a port, such as `127.0.0.1:8080` or \
+             `api.example.com:443`, found `127.1:80`",
+            "in the configuration, mcpServers.port.sandbox.network[0]: expected a host and a port, such as `127.0.0.1:8080` or \
+             `api.example.com:443`, found `example.com:080`",
+            "in the configuration, mcpServers.upwards.sandbox.mounts[0].guest: expected an absolute path such as `/data`, without `..`, \
+             found `/a/../b`",
+            "in the configuration, mcpServers.name.sandbox.env: expected names of variables, or an object of names and values, found `A=B`",
             "in the configuration, mcpServers.memory.sandbox.memory_mb: expected a number of MiB, over 0 and at most 4096, found `0`",
             "in the configuration, mcpServers.remote.sandbox: only a server that is started here (`command`) can be sandboxed, and this \
              one is reached by an address: remove the key (found `true`)",

@@ -712,7 +712,12 @@ async fn what_would_allow_it(kind: Kind) -> Result<(), Ignored> {
     assert!(!said.contains("would allow") || said.contains(r#""access": "rw""#), "{said}");
     if kind == Kind::Preview2 {
         let said = told(run(&probe.client, "probe.tcp_connect(#{address: \"192.0.2.7:81\"})").await);
-        assert!(said.contains("its sandbox denied that, and `\"network\": [\"192.0.2.7:81\"]` in the `sandbox` of its entry would allow it"), "{said}");
+        assert!(
+            said.contains(
+                " denied that, and `\"network\": [\"192.0.2.7:81\"]` in the `sandbox` of its entry would allow it"
+            ),
+            "{said}"
+        );
     }
     if kind.is_wasm() {
         let said = told(run(&probe.client, "probe.read(#{path: \"/etc/hosts\"})").await);

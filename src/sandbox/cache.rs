@@ -4,6 +4,7 @@
 use std::hash::Hash;
 use std::io::Write;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use blake3::Hasher;
 use cap_std::ambient_authority;
@@ -155,7 +156,10 @@ fn write(folder: &Dir, name: &str, code: &[u8]) -> std::io::Result<()> {
 
 /// Writes through a temporary name, so that no other process sees half a file.
 fn replace(folder: &Dir, name: &str, content: &[u8]) -> std::io::Result<()> {
-    let temporary = format!("{name}.{}.new", std::process::id());
+    // Of its own, as several servers of this process may write the same.
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let temporary = format!("{name}.{}-{number}.new", std::process::id());
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]

@@ -5,10 +5,14 @@ use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use serde_json::Value;
+
 use crate::config::{Access, SandboxConfig};
 
 /// Refusals that are remembered.
 const KEPT: usize = 8;
+/// Longest name or path of them, in bytes.
+const LONGEST: usize = 256;
 /// How programs say that they may not.
 const REFUSALS: [&str; 8] = [
     "eacces",
@@ -29,6 +33,7 @@ pub(crate) struct Denials {
     /// Whether what is not mounted looks as if it were not there.
     hides: bool,
     network: Mutex<BTreeSet<String>>,
+    names: Mutex<BTreeSet<String>>,
 }
 
 impl Denials {
@@ -37,27 +42,39 @@ impl Denials {
             let guest = mount.guest.as_ref().map_or_else(|| mount.host.clone(), PathBuf::from);
             (mount.host.clone(), guest, mount.access)
         };
-        Self { mounts: sandbox.mounts.iter().map(mount).collect(), hides, network: Mutex::default() }
+        Self {
+            mounts: sandbox.mounts.iter().map(mount).collect(),
+            hides,
+            network: Mutex::default(),
+            names: Mutex::default(),
+        }
     }
 
     /// It was not let to `address`.
-    pub(crate) fn network(&self, address: &str) {
-        let mut network = self.network.lock().unwrap_or_else(PoisonError::into_inner);
-        if network.len() < KEPT {
-            network.insert(address.into());
+    pub(crate) fn network(&self, address: SocketAddr) {
+        remember(&self.network, address.to_string());
+    }
+
+    /// It was not let know the address of `name`.
+    pub(crate) fn name(&self, name: &str) {
+        if is_fit(name) {
+            remember(&self.names, name.into());
         }
     }
 
     /// What would allow that which was denied since this was last asked, or of which `said`, a server's words, speaks: an end for an
     /// error message, or nothing. Where the words name no path, it is looked for in `arguments`, those of the call.
     pub(crate) fn hint(&self, said: &str, arguments: &str) -> String {
-        let network = std::mem::take(&mut *self.network.lock().unwrap_or_else(PoisonError::into_inner));
+        let take = |set: &Mutex<_>| std::mem::take(&mut *set.lock().unwrap_or_else(PoisonError::into_inner));
+        let (network, names): (BTreeSet<String>, BTreeSet<String>) = (take(&self.network), take(&self.names));
         let mut lines: Vec<String> = network.iter().map(|address| format!("`\"network\": [\"{address}\"]`")).collect();
+        lines.extend(names.iter().map(|name| format!("`{name}` with its port in `network`")));
+        let denied = if lines.is_empty() { "seems to have denied that" } else { "denied that" };
         lines.extend(self.hint_of(said, arguments));
         if lines.is_empty() {
             return String::new();
         }
-        format!("; its sandbox denied that, and {} in the `sandbox` of its entry would allow it", lines.join(" and "))
+        format!("; its sandbox {denied}, and {} in the `sandbox` of its entry would allow it", lines.join(" and "))
     }
 
     fn hint_of(&self, said: &str, arguments: &str) -> Option<String> {
@@ -72,8 +89,9 @@ impl Denials {
         }
         let path = paths(said).chain(paths(arguments)).next()?;
         let line = |host: &Path, guest: &Path, access: Access| {
-            let (host, guest, access) = (host.display(), guest.display(), access.as_str());
-            format!("`\"mounts\": [{{\"host\": \"{host}\", \"guest\": \"{guest}\", \"access\": \"{access}\"}}]`")
+            let json = |path: &Path| Value::from(path.to_string_lossy()).to_string();
+            let (host, guest, access) = (json(host), json(guest), access.as_str());
+            format!("`\"mounts\": [{{\"host\": {host}, \"guest\": {guest}, \"access\": \"{access}\"}}]`")
         };
         match self.mounts.iter().find(|(_, guest, _)| path.starts_with(guest)) {
             Some((host, guest, Access::ReadOnly)) if refused => Some(line(host, guest, Access::ReadWrite)),
@@ -86,6 +104,18 @@ impl Denials {
     }
 }
 
+fn remember(what: &Mutex<BTreeSet<String>>, denied: String) {
+    let mut what = what.lock().unwrap_or_else(PoisonError::into_inner);
+    if what.len() < KEPT {
+        what.insert(denied);
+    }
+}
+
+/// Whether what a server says may be said again as a part of an error.
+fn is_fit(text: &str) -> bool {
+    text.len() <= LONGEST && !text.contains(|c: char| c.is_control() || c == '`')
+}
+
 fn words(text: &str) -> impl Iterator<Item = &str> {
     let separates = |c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '(' | ')' | ',' | ';' | '<' | '>');
     text.split(separates).map(|word| word.trim_end_matches([':', '.']))
@@ -94,7 +124,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 /// The absolute paths in a text, without those that lead upwards.
 fn paths(text: &str) -> impl Iterator<Item = PathBuf> {
     words(text)
-        .filter(|word| word.len() > 1 && word.starts_with('/') && !word.starts_with("//"))
+        .filter(|word| word.len() > 1 && word.starts_with('/') && !word.starts_with("//") && is_fit(word))
         .map(PathBuf::from)
         .filter(|path| !path.components().any(|part| part == Component::ParentDir))
 }
@@ -109,7 +139,7 @@ mod tests {
         let denials = Denials::new(&sandbox, true);
         let mount = |line: &str| {
             format!(
-                "; its sandbox denied that, and `\"mounts\": [{line}]` in the `sandbox` of its entry would allow it"
+                "; its sandbox seems to have denied that, and `\"mounts\": [{line}]` in the `sandbox` of its entry would allow it"
             )
         };
         assert_eq!(
@@ -129,9 +159,16 @@ mod tests {
         assert_eq!(denials.hint("permission denied", "{}"), "");
         assert_eq!(
             denials.hint("connect EPERM 192.0.2.9:443 - Local (undefined:undefined)", ""),
-            "; its sandbox denied that, and `\"network\": [\"192.0.2.9:443\"]` in the `sandbox` of its entry would allow it"
+            "; its sandbox seems to have denied that, and `\"network\": [\"192.0.2.9:443\"]` in the `sandbox` of its entry would allow it"
         );
-        denials.network("192.0.2.1:80");
+        assert_eq!(denials.hint(&format!("EACCES: /{}/x", "long".repeat(100)), ""), "");
+        denials.name("example.com");
+        denials.name("ex`ample");
+        assert_eq!(
+            denials.hint("", ""),
+            "; its sandbox denied that, and `example.com` with its port in `network` in the `sandbox` of its entry would allow it"
+        );
+        denials.network("192.0.2.1:80".parse().unwrap());
         assert_eq!(
             denials.hint("", ""),
             "; its sandbox denied that, and `\"network\": [\"192.0.2.1:80\"]` in the `sandbox` of its entry would allow it"

@@ -444,7 +444,7 @@ impl Network {
             SocketAddrUse::TcpConnect => {
                 let allowed = self.is_granted(address) || self.is_of_a_name(address).await;
                 if !allowed {
-                    self.denials.network(&address.to_string());
+                    self.denials.network(address);
                 }
                 allowed
             }
@@ -471,7 +471,7 @@ impl Network {
         let name = name.strip_suffix('.').unwrap_or(name);
         let known = self.granted.iter().any(|endpoint| endpoint.host.eq_ignore_ascii_case(name));
         if !known {
-            self.denials.network(&format!("{name}:PORT"));
+            self.denials.name(name);
         }
         known
     }

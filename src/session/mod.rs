@@ -797,9 +797,8 @@ impl Inner {
                 let EmbeddedWasm { wasm, sandbox, compiled } = &**embedded;
                 let compile =
                     || WasmServer::from_bytes(self.name.to_string(), wasm.clone(), self.settings.compiling.clone());
-                let server = compiled.get_or_try_init(compile).await;
-                let server = server.map_err(|message| self.connect_error(message, Vec::new()))?;
                 let sandbox = place.granted(sandbox.clone(), &BTreeMap::new())?;
+                let server = self.in_time(compiled.get_or_try_init(compile)).await?;
                 return self.open_wasm(server, &[], &sandbox).await;
             }
         };
@@ -810,8 +809,9 @@ impl Inner {
                     Isolation::None => self.open_process(&program, None),
                     Isolation::Native(sandbox) => self.open_process(&program, Some(&sandbox)),
                     Isolation::Wasm(sandbox) => {
-                        let server = WasmServer::from_file(&program.path(), self.settings.compiling.clone()).await;
-                        let server = server.map_err(|message| self.connect_error(message, Vec::new()))?;
+                        let path = program.path();
+                        let server =
+                            self.in_time(WasmServer::from_file(&path, self.settings.compiling.clone())).await?;
                         self.open_wasm(&server, &program.args, &sandbox).await
                     }
                 }
@@ -826,6 +826,16 @@ impl Inner {
                 Link::reach(callbacks, open).await
             }
         }
+    }
+
+    /// What readies a wasm server, which may take as long as connecting to others.
+    async fn in_time<T>(&self, ready: impl Future<Output = Result<T, String>>) -> Result<T, Error> {
+        let bound = self.bound();
+        let late = |_| {
+            format!("it was not compiled and started within {} s; compiling goes on for later", bound.as_secs_f64())
+        };
+        let done = tokio::time::timeout(bound, ready).await.map_err(late).flatten();
+        done.map_err(|message| self.connect_error(message, Vec::new()))
     }
 
     /// A child process.
@@ -848,9 +858,9 @@ impl Inner {
     ) -> Result<Link, Error> {
         let callbacks = &self.settings.callbacks;
         if let Some(functions) = TypedServer::new(server, arguments, sandbox) {
-            functions.try_out().await.map_err(|message| self.connect_error(message, Vec::new()))?;
+            self.in_time(functions.try_out()).await?;
             let (ours, theirs) = tokio::io::duplex(64 << 10);
-            tokio::spawn(typed::serve(functions, theirs));
+            tokio::spawn(typed::serve(functions, theirs, self.settings.children.clone()));
             return Link::new(callbacks, |wire| {
                 let (reader, writer) = tokio::io::split(ours);
                 Ok(Opened::new(LineTransport::new(reader, writer, Arc::clone(wire))))

@@ -65,7 +65,7 @@ pub(super) fn inherited(variables: &dyn Fn(&str) -> Option<String>) -> impl Iter
 pub(crate) struct Children(Arc<watch::Sender<usize>>);
 
 impl Children {
-    fn count(&self) -> Counted {
+    pub(super) fn count(&self) -> Counted {
         self.0.send_modify(|count| *count += 1);
         Counted(Arc::clone(&self.0))
     }
@@ -76,7 +76,8 @@ impl Children {
     }
 }
 
-struct Counted(Arc<watch::Sender<usize>>);
+/// One of them, until it is dropped.
+pub(super) struct Counted(Arc<watch::Sender<usize>>);
 
 impl Drop for Counted {
     fn drop(&mut self) {

@@ -10,24 +10,31 @@ use rmcp::service::{RequestContext, ServiceExt};
 use rmcp::{RoleServer, ServerHandler};
 use serde_json::Value;
 use tokio::io::DuplexStream;
+use tokio::sync::watch;
 
+use super::process::{Children, Counted};
 use crate::sandbox::{CallFailed, TypedServer};
 
-/// Serves until the other end of the pipe is closed.
-pub(super) async fn serve(functions: TypedServer, pipe: DuplexStream) {
-    if let Ok(service) = (Functions { functions }).serve(pipe).await {
+/// Serves until the other end of the pipe is closed, which ends what runs. It is one of `children` until that has ended.
+pub(super) async fn serve(functions: TypedServer, pipe: DuplexStream, children: Children) {
+    let (open, closed) = watch::channel(());
+    if let Ok(service) = (Functions { component: functions, closed, _counted: children.count() }).serve(pipe).await {
         let _ = service.waiting().await;
     }
+    drop(open);
 }
 
 struct Functions {
-    functions: TypedServer,
+    component: TypedServer,
+    /// Changes when nobody waits for an answer any more.
+    closed: watch::Receiver<()>,
+    _counted: Counted,
 }
 
 impl ServerHandler for Functions {
     fn get_info(&self) -> ServerConfig {
         ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
-            .with_server_info(Implementation::new(self.functions.name(), env!("CARGO_PKG_VERSION")))
+            .with_server_info(Implementation::new(self.component.name(), env!("CARGO_PKG_VERSION")))
     }
 
     async fn list_tools(
@@ -44,7 +51,7 @@ impl ServerHandler for Functions {
             listed.output_schema = Some(Arc::new(tool.output_schema.clone()));
             listed
         };
-        Ok(ListToolsResult::with_all_items(self.functions.tools().iter().map(tool).collect()))
+        Ok(ListToolsResult::with_all_items(self.component.tools().iter().map(tool).collect()))
     }
 
     async fn call_tool(
@@ -52,12 +59,14 @@ impl ServerHandler for Functions {
         call: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let Some(tool) = self.functions.tools().iter().find(|tool| tool.name == call.name) else {
+        let Some(tool) = self.component.tools().iter().find(|tool| tool.name == call.name) else {
             return Err(ErrorData::invalid_params(format!("there is no function `{}`", call.name), None));
         };
         let arguments = call.arguments.unwrap_or_default();
+        let mut closed = self.closed.clone();
         let called = tokio::select! {
-            called = self.functions.call(tool, &arguments) => called,
+            _ = closed.changed() => return Err(ErrorData::internal_error("the connection is closed", None)),
+            called = self.component.call(tool, &arguments) => called,
             () = context.ct.cancelled() => return Err(ErrorData::internal_error("cancelled by the client", None)),
         };
         let mut result = match called {
@@ -68,7 +77,7 @@ impl ServerHandler for Functions {
                 result
             }
             Err(CallFailed { message, data }) => {
-                let message = format!("{message}{}", self.functions.denials().hint(&message, ""));
+                let message = format!("{message}{}", self.component.denials().hint(&message, ""));
                 let mut result = CallToolResult::error(vec![ContentBlock::text(message)]);
                 result.structured_content = data.filter(|data| !data.is_string());
                 result

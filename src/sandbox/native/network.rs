@@ -28,7 +28,7 @@ const ENDPOINTS: usize = 64;
 /// Connections of one server to one of them at once.
 const CONNECTIONS: usize = 64;
 /// How long one direction of a connection may go on alone.
-const HALF_OPEN: Duration = Duration::from_secs(60);
+const HALF_OPEN: Duration = Duration::from_mins(1);
 /// Before another connection is taken after one that could not be.
 const AGAIN: Duration = Duration::from_millis(100);
 /// How long connecting to a host may take.
