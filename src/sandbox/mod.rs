@@ -63,9 +63,10 @@ impl Sandbox {
         Self::with(Engine::new(&pooling()).or_else(|_| Engine::new(&on_demand())))
     }
 
-    /// Servers live long and differ in what they need, so that their instances are allocated on demand.
+    /// Servers live long and differ in what they need, so that their instances are allocated on demand. Of what is not in all components yet,
+    /// they may use maps, not what wasmtime itself says is incomplete: lists of fixed length, async, error contexts.
     pub(crate) fn for_servers() -> Result<Self, Error> {
-        Self::with(Engine::new(&on_demand()))
+        Self::with(Engine::new(on_demand().wasm_component_model_map(true)))
     }
 
     fn with(engine: wasmtime::Result<Engine>) -> Result<Self, Error> {

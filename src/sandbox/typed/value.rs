@@ -12,7 +12,7 @@ use super::schema::NOT_FINITE;
 use super::shape::{Case, Field, Integer, Kind, Label, Shape};
 
 /// Longest value that an error shows, in characters, and most names.
-const SHOWN: usize = 60;
+pub(super) const SHOWN: usize = 60;
 const NAMES: usize = 12;
 /// Up to here, a float that is an integer is no other integer rounded.
 const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -93,7 +93,6 @@ fn expected(shape: &Shape) -> String {
         Kind::Char => "one character".into(),
         Kind::String => "a string".into(),
         Kind::List(_) => "an array".into(),
-        Kind::FixedList(_, length) => format!("an array of {length}"),
         Kind::Tuple(items) => format!("an array of {}", items.len()),
         Kind::Map(key, _) if !matches!(key.kind, Kind::String) => "an array of pairs".into(),
         Kind::Map(..) | Kind::Record(_) => "an object".into(),
@@ -133,9 +132,6 @@ fn value(shape: &Shape, json: &Value) -> Fit {
         (Kind::Char, Value::String(text)) => only(text.chars()).map(Val::Char),
         (Kind::String, Value::String(text)) => Some(Val::String(text.clone())),
         (Kind::List(item), Value::Array(array)) => Some(Val::List(items(array.iter().map(|json| (&**item, json)))?)),
-        (Kind::FixedList(item, length), Value::Array(array)) if array.len() == *length => {
-            Some(Val::FixedLengthList(items(array.iter().map(|json| (&**item, json)))?))
-        }
         (Kind::Tuple(shapes), Value::Array(array)) if array.len() == shapes.len() => {
             Some(Val::Tuple(items(shapes.iter().zip(array))?))
         }
@@ -332,7 +328,7 @@ pub(super) fn json(shape: &Shape, value: &Val) -> Option<Value> {
         (Kind::Float64, Val::Float64(value)) => float_json(*value),
         (Kind::Char, Val::Char(value)) => value.to_string().into(),
         (Kind::String, Val::String(value)) => value.as_str().into(),
-        (Kind::List(item), Val::List(values)) | (Kind::FixedList(item, _), Val::FixedLengthList(values)) => {
+        (Kind::List(item), Val::List(values)) => {
             Value::Array(values.iter().map(|value| json(item, value)).collect::<Option<_>>()?)
         }
         (Kind::Tuple(items), Val::Tuple(values)) if items.len() == values.len() => {
@@ -449,7 +445,7 @@ fn shown(value: &Value) -> String {
     cut(&String::from_utf8_lossy(&start.0), SHOWN)
 }
 
-fn cut(text: &str, longest: usize) -> String {
+pub(super) fn cut(text: &str, longest: usize) -> String {
     match text.char_indices().nth(longest) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text.into(),
