@@ -28,7 +28,7 @@ pub(crate) use native::{
 pub(crate) use server::{CallFailed, Ended, MEMORY, Running, TypedServer, WasmServer, is_component_file, is_wasm};
 pub(crate) use turns::Turn;
 use turns::Turns;
-pub(crate) use typed::TypedTool;
+pub(crate) use typed::{Answer, TypedTool};
 
 /// Guests that may live at once. Each takes about five memory mappings, of which a process has 65,530 by default on Linux.
 pub(crate) const SLOTS: usize = 1000;

@@ -24,7 +24,7 @@ use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::denials::Denials;
 use super::meter::{Limit, Meter, Metered, MeteredInput, MeteredOutput};
-use super::typed::{TypedTool, TypedTools};
+use super::typed::{Answer, TypedTool, TypedTools, Unanswered, is_out_of_fuel};
 use super::{Compiling, Sandbox, Turn};
 use crate::config::{Access, Endpoint, Lifetime, SandboxConfig};
 use crate::tool::BoxFuture;
@@ -596,12 +596,9 @@ impl TypedServer {
     }
 
     /// Calls a function. After a failure that is not the function's own, the next call has a fresh instance.
-    pub(crate) async fn call(
-        &self,
-        tool: &TypedTool,
-        arguments: &Map<String, Value>,
-    ) -> Result<Map<String, Value>, CallFailed> {
-        let arguments = tool.arguments(arguments)?;
+    pub(crate) async fn call(&self, tool: &TypedTool, arguments: Map<String, Value>) -> Result<Answer, CallFailed> {
+        let max_output = self.sandbox.max_output;
+        let arguments = tool.arguments(arguments).await?;
         let mut kept = match self.sandbox.instance {
             Lifetime::Session => Some(self.kept.lock().await),
             Lifetime::Call => None,
@@ -614,17 +611,25 @@ impl TypedServer {
         let TypedInstance { store, instance: exports, meter, tail } = &mut instance;
         meter.request();
         let turn = Arc::clone(&store.data().turn);
+        store.set_hostcall_fuel(tool.fuel(max_output));
         let mut results = vec![component::Val::Bool(false); tool.result_count()];
         let work = async {
             let function = exports.get_func(&mut *store, tool.export());
             let function = function.ok_or_else(|| wasmtime::format_err!("the function is not there"))?;
-            function.call_async(&mut *store, &arguments, &mut results).await
+            let called = function.call_async(&mut *store, &arguments, &mut results).await;
+            if called.as_ref().is_err_and(is_out_of_fuel) {
+                meter.exceed(Limit::Answer(max_output));
+            }
+            called
         };
         self.bounded(meter, &turn, work).await.map_err(|ended| self.explain(&ended, tail))?;
         if let Some(kept) = &mut kept {
             **kept = Some(instance);
         }
-        tool.answer(&results).map_err(|failure| CallFailed { message: failure.message, data: Some(failure.data) })
+        tool.answer(results, max_output).await.map_err(|unanswered| match unanswered {
+            Unanswered::Failed { message, data } => CallFailed { message, data: Some(data) },
+            Unanswered::TooLong => Limit::Output(max_output).to_string().into(),
+        })
     }
 }
 

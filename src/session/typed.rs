@@ -11,7 +11,11 @@ use rmcp::{RoleServer, ServerHandler};
 use serde_json::Value;
 use tokio::io::DuplexStream;
 
-use crate::sandbox::{CallFailed, TypedServer};
+use super::wire::MESSAGE_BYTES;
+use crate::sandbox::{Answer, CallFailed, TypedServer};
+
+/// What is around an answer in its message.
+const AROUND: usize = 4 << 10;
 
 /// Serves until the other end of the pipe is closed.
 pub(super) async fn serve(functions: TypedServer, pipe: DuplexStream) {
@@ -57,24 +61,46 @@ impl ServerHandler for Functions {
         };
         let arguments = call.arguments.unwrap_or_default();
         let called = tokio::select! {
-            called = self.functions.call(tool, &arguments) => called,
+            called = self.functions.call(tool, arguments) => called,
             () = context.ct.cancelled() => return Err(ErrorData::internal_error("cancelled by the client", None)),
         };
         let mut result = match called {
-            Ok(answer) => {
-                let answer = Value::Object(answer);
-                let mut result = CallToolResult::structured(answer.clone());
-                result.content = vec![ContentBlock::text(answer.to_string())];
+            Ok(Answer { text, .. }) if AROUND + text.len() > MESSAGE_BYTES => {
+                CallToolResult::error(vec![ContentBlock::text(too_long())])
+            }
+            Ok(Answer { value, text }) => {
+                // For who does not know structured content; where there is no room for both, it is alone.
+                let content = if is_room(&text, true) { vec![ContentBlock::text(text)] } else { Vec::new() };
+                let mut result = CallToolResult::success(content);
+                result.structured_content = Some(Value::Object(value));
                 result
             }
             Err(CallFailed { message, data }) => {
                 let message = format!("{message}{}", self.functions.denials().hint(&message, ""));
+                let data = data.filter(|data| !data.is_string());
+                let is_room = is_room(&message, data.is_some());
+                let message = if is_room { message } else { too_long() };
                 let mut result = CallToolResult::error(vec![ContentBlock::text(message)]);
-                result.structured_content = data.filter(|data| !data.is_string());
+                result.structured_content = data.filter(|_| is_room);
                 result
             }
         };
         result.meta = None;
         Ok(result.into())
     }
+}
+
+/// Whether there is room in a message for this text, and for the same as structured content.
+fn is_room(text: &str, structured: bool) -> bool {
+    let escaped = |byte| match byte {
+        b'"' | b'\\' => 2,
+        ..0x20 => 6,
+        _ => 1,
+    };
+    let structured = if structured { text.len() } else { 0 };
+    AROUND + structured + text.bytes().map(escaped).sum::<usize>() <= MESSAGE_BYTES
+}
+
+fn too_long() -> String {
+    format!("its answer is too long: a message may have {MESSAGE_BYTES} bytes")
 }

@@ -149,12 +149,24 @@ impl Echo {
 
     fn echo(&mut self, tool: usize, value: &Value) -> Result<Value, String> {
         let arguments = json!({"value": [value, 7], "pad": vec![0; 16]});
-        let values = self.tools.tools[tool].arguments(arguments.as_object().unwrap())?;
+        let values = arguments_of(&self.tools.tools[tool], &arguments)?;
         let results = self.call(tool, &values);
-        let mut answer = self.tools.tools[tool].answer(&results).unwrap();
+        let mut answer = answer_of(&self.tools.tools[tool], &results).unwrap();
         assert_eq!(answer["result"][1], 7);
         Ok(answer["result"][0].take())
     }
+}
+
+fn arguments_of(tool: &TypedTool, arguments: &Value) -> Result<Vec<Val>, String> {
+    super::value::parameters(&tool.signature.parameters, arguments.as_object().unwrap())
+}
+
+/// Also that the text is the same.
+fn answer_of(tool: &TypedTool, results: &[Val]) -> Result<Value, Unanswered> {
+    let Answer { value, text } = tool.signature.read(results, 1 << 20)?;
+    let value = Value::Object(value);
+    assert_eq!(value.to_string(), text);
+    Ok(value)
 }
 
 /// That values come back as they are, and these others as what is given beside them.
@@ -380,7 +392,7 @@ fn options_and_results() {
 #[test]
 fn errors_are_short_and_of_parameters() {
     let echo = Echo::new("", &["list<u8>"]);
-    let error = |arguments: &Value| echo.tools.tools[0].arguments(arguments.as_object().unwrap()).unwrap_err();
+    let error = |arguments: &Value| arguments_of(&echo.tools.tools[0], arguments).unwrap_err();
     assert_eq!(error(&json!({})), "`value`: missing, expected an array of 2");
     assert_eq!(error(&json!({"vale": []})), "has no parameter `vale`; it has `value`, `pad`");
     let mut deep = json!([]);
@@ -599,8 +611,8 @@ fn cases_of_variants_are_described() {
 #[test]
 fn answers_are_objects() {
     let tools = tools(&component(UNITS));
-    let answer = |name: &str, results: &[Val]| tool(&tools, name).answer(results).map(Value::Object);
-    let failed = |message: &str, data: Value| Err(TypedFailure { message: message.into(), data });
+    let answer = |name: &str, results: &[Val]| answer_of(tool(&tools, name), results);
+    let failed = |message: &str, data: Value| Err(Unanswered::Failed { message: message.into(), data });
     let some = |value: Val| Some(Box::new(value));
     assert_eq!(answer("greet", &[Val::String("a".into())]), Ok(json!({"result": "a"})));
     assert_eq!(answer("reset", &[]), Ok(json!({})));
@@ -874,12 +886,12 @@ fn any_value_comes_back() {
             .map(|(parameter, value)| (parameter.key.clone(), super::value::json(&parameter.shape, value).unwrap()))
             .collect();
         // Through text, as it goes over a wire.
-        let json: Map<String, Value> = serde_json::from_str(&Value::Object(json).to_string()).unwrap();
-        assert_eq!(tool.arguments(&json).as_ref(), Ok(&values), "{json:?}");
+        let json: Value = serde_json::from_str(&Value::Object(json).to_string()).unwrap();
+        assert_eq!(arguments_of(tool, &json).as_ref(), Ok(&values), "{json:?}");
         let echoed = echo.call(index, &values);
         assert_eq!(echoed, values[..1]);
-        let answer = echo.tools.tools[index].answer(&echoed).unwrap();
-        assert_eq!(Value::Object(answer)["result"].to_string(), json["value"].to_string());
+        let answer = answer_of(&echo.tools.tools[index], &echoed).unwrap();
+        assert_eq!(answer["result"].to_string(), json["value"].to_string());
         // The memory that was handed out is never handed back.
         if round % 50 == 49 {
             echo = Echo::new(TYPES, &types);
