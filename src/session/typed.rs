@@ -70,8 +70,8 @@ impl ServerHandler for Functions {
             }
             Ok(Answer { value, text }) => {
                 // For who does not know structured content; where there is no room for both, it is alone.
-                let content = if is_room(&text, true) { vec![ContentBlock::text(text)] } else { Vec::new() };
-                let mut result = CallToolResult::success(content);
+                let blocks = if is_room(&text, true) { vec![ContentBlock::text(text)] } else { Vec::new() };
+                let mut result = CallToolResult::success(blocks);
                 result.structured_content = Some(Value::Object(value));
                 result
             }

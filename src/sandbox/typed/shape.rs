@@ -11,6 +11,8 @@ use super::value::{SHOWN, cut};
 const LEVELS: usize = 24;
 /// Most functions and parts of their types, of all together. Types are a tree here, where in the component they are shared.
 const PARTS: usize = 20_000;
+/// The same of functions that are then left out, and leave their room to others.
+const IN_VAIN: usize = 10 * PARTS;
 /// So many bytes of names and comments count as a part. All of them then are some MB, and fit into the message that lists the tools.
 const TEXT: usize = 100;
 
@@ -111,13 +113,14 @@ pub(super) struct Reader<'a> {
     docs: &'a Docs,
     /// Parts that there is still room for.
     room: usize,
+    in_vain: usize,
 }
 
 type NamedType = Option<wit_parser::Type>;
 
 impl<'a> Reader<'a> {
     pub(super) fn new(docs: &'a Docs) -> Self {
-        Self { docs, room: PARTS }
+        Self { docs, room: PARTS, in_vain: 0 }
     }
 
     pub(super) fn signature(
@@ -126,6 +129,16 @@ impl<'a> Reader<'a> {
         function: &str,
         kind: &ComponentFunc,
     ) -> Result<Signature, String> {
+        let room = self.room;
+        let signature = self.read(interface, function, kind);
+        if signature.is_err() && self.in_vain < IN_VAIN {
+            self.in_vain += room - self.room;
+            self.room = room;
+        }
+        signature
+    }
+
+    fn read(&mut self, interface: Option<&str>, function: &str, kind: &ComponentFunc) -> Result<Signature, String> {
         // wasmtime calls these only with its feature `component-model-async`.
         if kind.async_() {
             return Err("it is asynchronous".into());

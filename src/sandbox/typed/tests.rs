@@ -1,5 +1,6 @@
 use std::borrow::Cow;
 
+use futures_util::FutureExt;
 use serde_json::json;
 use wasm_encoder::{
     CodeSection, ConstExpr, CustomSection, Encode, ExportKind, ExportSection, Function, FunctionSection, GlobalSection,
@@ -637,6 +638,30 @@ fn answers_are_objects() {
     }
 }
 
+#[tokio::test]
+async fn large_values_are_converted_beside_other_tasks() {
+    let tools = tools(&component(
+        "package a:b; world w { export f: func(a: list<u8>) -> list<string>; export g: func() -> result<_, string>; }",
+    ));
+    let texts = |count: usize| vec![Val::List(vec![Val::String("é".repeat(10)); count])];
+    let (f, g) = (tool(&tools, "f"), tool(&tools, "g"));
+    assert!(f.answer(texts(100), 1 << 20).now_or_never().unwrap().is_ok());
+    let mut large = Box::pin(f.answer(texts(1000), 1 << 20));
+    assert!((&mut large).now_or_never().is_none());
+    assert_eq!(large.await.unwrap().value["result"].as_array().unwrap().len(), 1000);
+    let numbers = |count: usize| json!({"a": vec![1; count]}).as_object().unwrap().clone();
+    assert!(f.arguments(numbers(100)).now_or_never().unwrap().is_ok());
+    let mut large = Box::pin(f.arguments(numbers(10_000)));
+    assert!((&mut large).now_or_never().is_none());
+    assert_eq!(large.await, Ok(vec![Val::List(vec![Val::U8(1); 10_000])]));
+    // `{"result":["éééééééééé"]}` has 35 bytes.
+    assert!(f.answer(texts(1), 35).await.is_ok());
+    assert_eq!(f.answer(texts(1), 34).await, Err(Unanswered::TooLong));
+    let failed = || vec![Val::Result(Err(Some(Box::new(Val::String("no".into())))))];
+    assert_eq!(g.answer(failed(), 3).await, Err(Unanswered::TooLong));
+    assert_ne!(g.answer(failed(), 4).await, Err(Unanswered::TooLong));
+}
+
 #[test]
 fn without_comments_there_are_no_descriptions() {
     let documented = component(UNITS);
@@ -731,11 +756,11 @@ fn types_that_are_too_many_are_refused() {
         format!("type t{n} = tuple<{before}>;")
     });
     let wit = format!(
-        "package a:b; world w {{ type t0 = u8; {} export small: func(); export big: func(a: list<t5>); }}",
+        "package a:b; world w {{ type t0 = u8; {} export small: func(); export big: func(a: list<t5>); export other: func(); }}",
         levels.collect::<String>()
     );
     let tools = tools(&component(&wit));
-    assert_eq!(names_of(&tools), ["small"]);
+    assert_eq!(names_of(&tools), ["small", "other"]);
     let why = "its parameter `a` has more parts, or longer names, than there is room for";
     assert_eq!(tools.unsupported, [("big".to_string(), why.to_string())]);
 }
@@ -756,7 +781,7 @@ fn names_that_are_too_long_are_refused() {
         world w {{ export i; }}",
         many("r", 50),
         many("t", 100),
-        (0..100).map(|n| format!("g{n}: func({name}: u8) -> r;")).collect::<String>(),
+        (0..100).map(|n| format!("g{n}: func({name}: u8) -> r;")).collect::<Vec<_>>().concat(),
     );
     let tools = tools(&component(&wit));
     assert_eq!(names_of(&tools)[0], "once");

@@ -374,7 +374,9 @@ fn object(length: usize, entries: impl Iterator<Item = Option<(String, Value)>>)
 }
 
 fn field(name: &str, value: Value) -> Value {
-    Value::Object(Map::from_iter([(name.to_string(), value)]))
+    let mut object = Map::with_capacity(1);
+    object.insert(name.into(), value);
+    Value::Object(object)
 }
 
 fn integer_json(value: &Val) -> Option<Value> {
