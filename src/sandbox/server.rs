@@ -623,8 +623,10 @@ impl TypedServer {
             called
         };
         self.bounded(meter, &turn, work).await.map_err(|ended| self.explain(&ended, tail))?;
-        if let Some(kept) = &mut kept {
-            **kept = Some(instance);
+        // What follows needs neither the instance nor its turn.
+        match kept {
+            Some(mut kept) => *kept = Some(instance),
+            None => drop(instance),
         }
         tool.answer(results, max_output).await.map_err(|unanswered| match unanswered {
             Unanswered::Failed { message, data } => CallFailed { message, data: Some(data) },
