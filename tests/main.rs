@@ -37,6 +37,7 @@ mod sandbox;
 mod sandboxed_servers;
 mod scripts;
 mod support;
+mod typed_components;
 
 use std::process::ExitCode;
 
@@ -58,6 +59,10 @@ fn main() -> ExitCode {
         }
         Some(sandbox::ARGUMENT) => {
             sandbox::main(&std::env::args().skip(1).collect::<Vec<_>>());
+            return ExitCode::SUCCESS;
+        }
+        Some(typed_components::ARGUMENT) => {
+            typed_components::main(arguments);
             return ExitCode::SUCCESS;
         }
         Some(sandbox::HOSTS) => return sandbox::hosts(arguments),
@@ -83,6 +88,7 @@ fn main() -> ExitCode {
         sandbox::tests(),
         sandboxed_servers::tests(),
         scripts::tests(),
+        typed_components::tests(),
     ];
     libtest_mimic::run(&libtest_mimic::Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
 }

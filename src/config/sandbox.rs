@@ -46,7 +46,7 @@ pub struct SandboxConfig {
     pub cpu_time: Duration,
     /// From a request to its answer (`wall_seconds`); 60 s.
     pub wall_time: Duration,
-    /// What it writes for one request, to its standard output and error (`max_output_mb`, MiB); 16 MiB.
+    /// What it writes for one request, to its standard output and error, or as the answer of a typed function (`max_output_mb`, MiB); 16 MiB.
     pub max_output: usize,
     /// How long an instance of a component with typed functions lives (`instance`: `call` or `session`); a call.
     pub instance: Lifetime,

@@ -19,6 +19,8 @@ pub(crate) enum Limit {
     Memory(usize),
     CpuTime(Duration),
     Output(usize),
+    /// What an answer takes before it is output, bounded by the same setting.
+    Answer(usize),
     WallTime(Duration),
     Stack,
     Processes(usize),
@@ -44,6 +46,9 @@ impl std::fmt::Display for Limit {
             }
             Self::Output(max) => {
                 write!(f, "it wrote more than the {} MiB that it may write for one request (`max_output_mb`)", mib(max))
+            }
+            Self::Answer(max) => {
+                write!(f, "its answer takes more memory than answers may (`max_output_mb`: {} MiB)", mib(max))
             }
             Self::WallTime(max) => {
                 write!(

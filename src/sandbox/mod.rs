@@ -32,7 +32,7 @@ pub(crate) use server::{
 };
 pub(crate) use turns::Turn;
 use turns::Turns;
-pub(crate) use typed::TypedTool;
+pub(crate) use typed::{Answer, TypedTool};
 
 /// Guests that may live at once. Each takes about five memory mappings, of which a process has 65,530 by default on Linux.
 pub(crate) const SLOTS: usize = 1000;
@@ -72,9 +72,10 @@ impl Sandbox {
         Self::with(Engine::new(&pooling()).or_else(|_| Engine::new(&on_demand())))
     }
 
-    /// Servers live long and differ in what they need, so that their instances are allocated on demand.
+    /// Servers live long and differ in what they need, so that their instances are allocated on demand. Of what is not in all components yet,
+    /// they may use maps, not what wasmtime itself says is incomplete: lists of fixed length, async, error contexts.
     pub(crate) fn for_servers() -> Result<Self, Error> {
-        let sandbox = Self::with(Engine::new(&on_demand()))?;
+        let sandbox = Self::with(Engine::new(on_demand().wasm_component_model_map(true)))?;
         let waiting = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .max_blocking_threads(WAITING)

@@ -11,6 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 use tokio::io::DuplexStream;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use wasmtime::component::{self, Component, HasData, Resource, ResourceTableError};
 use wasmtime::{InstancePre, Linker, Module, ResourceLimiter, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::cli::{AsyncStdinStream, AsyncStdoutStream};
@@ -23,7 +25,7 @@ use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::denials::Denials;
 use super::meter::{Limit, Meter, Metered, MeteredOutput};
-use super::typed::{TypedTool, TypedTools};
+use super::typed::{Answer, TypedTool, TypedTools, Unanswered, is_out_of_fuel};
 use super::{Compiling, Sandbox, Turn, mounts};
 use crate::config::{Access, Endpoint, Lifetime, SandboxConfig};
 use crate::tool::BoxFuture;
@@ -42,6 +44,8 @@ const HANDED: usize = 16 << 20;
 const TABLES: usize = 1000;
 /// Bytes of an entry of a table.
 const ENTRY: usize = 16;
+/// Calls of a component with typed functions at once: each has an instance, with memory of its own.
+const CALLS: usize = 16;
 /// What is kept of the output of a component with typed functions.
 const TAIL: usize = 4 << 10;
 
@@ -538,6 +542,8 @@ pub(crate) struct TypedServer {
     denials: Arc<Denials>,
     /// The instance of the session, where it has one.
     kept: tokio::sync::Mutex<Option<TypedInstance>>,
+    /// For calls at once.
+    places: Semaphore,
 }
 
 struct TypedInstance {
@@ -569,6 +575,7 @@ impl TypedServer {
             denials: Arc::new(Denials::new(sandbox, true)),
             sandbox: sandbox.clone(),
             kept: tokio::sync::Mutex::default(),
+            places: Semaphore::new(CALLS),
         })
     }
 
@@ -589,14 +596,15 @@ impl TypedServer {
 
     /// Makes sure that an instance can be made.
     pub(crate) async fn try_out(&self) -> Result<(), String> {
-        let instance = self.instance().await?;
+        let made = self.instance(Instant::now() + self.sandbox.wall_time).await;
+        let instance = made.map_err(|message| format!("{message}{}", self.denials.hint(&message, "")))?;
         if self.sandbox.instance == Lifetime::Session {
             *self.kept.lock().await = Some(instance);
         }
         Ok(())
     }
 
-    async fn instance(&self) -> Result<TypedInstance, String> {
+    async fn instance(&self, until: Instant) -> Result<TypedInstance, String> {
         let Code::Typed(component, _) = &self.server.code else { return Err("it has no typed functions".into()) };
         let meter = Meter::new(self.sandbox.cpu_time, self.sandbox.max_output);
         let tail = Tail::default();
@@ -605,8 +613,8 @@ impl TypedServer {
         wasi.stdout(output()).stderr(output());
         let mut store = self.server.store(&mut wasi, &self.sandbox, &meter, &self.denials);
         let turn = Arc::clone(&store.data().turn);
-        let made = self.bounded(&meter, &turn, component.instantiate_async(&mut store)).await;
-        let instance = made.map_err(|error| self.explain(&error, &tail))?;
+        let made = self.bounded(&meter, &turn, until, component.instantiate_async(&mut store)).await;
+        let instance = made.map_err(|error| explain(&error, &tail))?;
         Ok(TypedInstance { store, instance, meter, tail })
     }
 
@@ -615,62 +623,73 @@ impl TypedServer {
         &self,
         meter: &Arc<Meter>,
         turn: &Arc<Turn>,
+        until: Instant,
         work: impl Future<Output = wasmtime::Result<T>>,
     ) -> Result<T, Ended> {
         let work = Metered::new(work, meter, turn, &self.server.sandbox);
-        let wall_time = self.sandbox.wall_time;
         let ended = tokio::select! {
             done = work => match done {
                 Ok(value) => return Ok(value),
                 Err(error) => Err(error),
             },
             _ = meter.until_exceeded() => Ok(()),
-            () = tokio::time::sleep(wall_time) => {
-                meter.exceed(Limit::WallTime(wall_time));
+            () = tokio::time::sleep_until(until) => {
+                meter.exceed(Limit::WallTime(self.sandbox.wall_time));
                 Ok(())
             }
         };
         Err(ending(meter, ended))
     }
 
-    fn explain(&self, ended: &Ended, tail: &Tail) -> String {
-        let said = tail.text();
-        let said =
-            if said.is_empty() { said } else { format!("; the last that it wrote:\n  {}", said.replace('\n', "\n  ")) };
-        format!("{}{said}{}", ended.message, self.denials.hint(&said, ""))
-    }
-
     /// Calls a function. After a failure that is not the function's own, the next call has a fresh instance.
-    pub(crate) async fn call(
-        &self,
-        tool: &TypedTool,
-        arguments: &Map<String, Value>,
-    ) -> Result<Map<String, Value>, CallFailed> {
-        let arguments = tool.arguments(arguments)?;
+    pub(crate) async fn call(&self, tool: &TypedTool, arguments: Map<String, Value>) -> Result<Answer, CallFailed> {
+        let (max_output, wall_time) = (self.sandbox.max_output, self.sandbox.wall_time);
+        let until = Instant::now() + wall_time;
+        let arguments = tool.arguments(arguments).await?;
+        let late = |_| CallFailed::from(Limit::WallTime(wall_time).to_string());
+        let _place = tokio::time::timeout_at(until, self.places.acquire()).await.map_err(late)?;
         let mut kept = match self.sandbox.instance {
-            Lifetime::Session => Some(self.kept.lock().await),
+            Lifetime::Session => Some(tokio::time::timeout_at(until, self.kept.lock()).await.map_err(late)?),
             Lifetime::Call => None,
         };
         let before = kept.as_mut().and_then(|kept| kept.take());
         let mut instance = match before {
             Some(instance) => instance,
-            None => self.instance().await?,
+            None => self.instance(until).await?,
         };
         let TypedInstance { store, instance: exports, meter, tail } = &mut instance;
         meter.request();
+        tail.clear();
         let turn = Arc::clone(&store.data().turn);
+        store.set_hostcall_fuel(tool.fuel(max_output));
         let mut results = vec![component::Val::Bool(false); tool.result_count()];
         let work = async {
             let function = exports.get_func(&mut *store, tool.export());
             let function = function.ok_or_else(|| wasmtime::format_err!("the function is not there"))?;
-            function.call_async(&mut *store, &arguments, &mut results).await
+            let called = function.call_async(&mut *store, &arguments, &mut results).await;
+            if called.as_ref().is_err_and(is_out_of_fuel) {
+                meter.exceed(Limit::Answer(max_output));
+            }
+            called
         };
-        self.bounded(meter, &turn, work).await.map_err(|ended| self.explain(&ended, tail))?;
-        if let Some(kept) = &mut kept {
-            **kept = Some(instance);
+        self.bounded(meter, &turn, until, work).await.map_err(|ended| explain(&ended, tail))?;
+        // What follows needs neither the instance nor its turn.
+        match kept {
+            Some(mut kept) => *kept = Some(instance),
+            None => drop(instance),
         }
-        tool.answer(&results).map_err(|failure| CallFailed { message: failure.message, data: Some(failure.data) })
+        tool.answer(results, max_output).await.map_err(|unanswered| match unanswered {
+            Unanswered::Failed { message, data } => CallFailed { message, data: Some(data) },
+            Unanswered::TooLong => Limit::Output(max_output).to_string().into(),
+        })
     }
+}
+
+fn explain(ended: &Ended, tail: &Tail) -> String {
+    let said = tail.text();
+    let said =
+        if said.is_empty() { said } else { format!("; the last that it wrote:\n  {}", said.replace('\n', "\n  ")) };
+    format!("{}{said}", ended.message)
 }
 
 /// The last that a component wrote.
@@ -678,6 +697,10 @@ impl TypedServer {
 struct Tail(Arc<Mutex<Vec<u8>>>);
 
 impl Tail {
+    fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).trim().into()
     }
@@ -695,6 +718,7 @@ impl tokio::io::AsyncWrite for TailWriter {
         bytes: &[u8],
     ) -> std::task::Poll<std::io::Result<usize>> {
         self.meter.wrote(bytes.len());
+        tracing::debug!(target: "rhaiway::server_stderr", "{}", String::from_utf8_lossy(bytes).trim_end());
         let mut tail = self.tail.0.lock().unwrap_or_else(PoisonError::into_inner);
         tail.extend_from_slice(bytes);
         let over = tail.len().saturating_sub(TAIL);

@@ -4,6 +4,7 @@
 //! Parameters and fields of records have the names of the WIT with `_` for `-`, so that scripts can write `answer.line_count`; no two
 //! are the same then, as WIT has no `_` in names. Cases and flags are values, and stay as they are.
 
+mod cost;
 mod docs;
 mod schema;
 mod shape;
@@ -12,6 +13,7 @@ mod tests;
 mod value;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use wasmtime::Engine;
@@ -28,7 +30,7 @@ pub(crate) struct TypedTool {
     pub(crate) input_schema: Map<String, Value>,
     pub(crate) output_schema: Map<String, Value>,
     export: ComponentExportIndex,
-    signature: Signature,
+    signature: Arc<Signature>,
 }
 
 /// The functions of a component.
@@ -39,11 +41,25 @@ pub(crate) struct TypedTools {
     pub(crate) unsupported: Vec<(String, String)>,
 }
 
-/// Why a function says that it failed.
+/// What is converted at once: values and bytes of text. It takes less than a millisecond; everything else is done beside other tasks.
+const SMALL: usize = 8 << 10;
+
+/// What a call gave.
 #[derive(Debug, PartialEq)]
-pub(crate) struct TypedFailure {
-    pub(crate) message: String,
-    pub(crate) data: Value,
+pub(crate) struct Answer {
+    /// The structured content of a tool's answer.
+    pub(crate) value: Map<String, Value>,
+    /// The same as text.
+    pub(crate) text: String,
+}
+
+/// Why there is no answer.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Unanswered {
+    /// The function says so, or what it gave can't be read.
+    Failed { message: String, data: Value },
+    /// It has more bytes, as JSON, than it may have.
+    TooLong,
 }
 
 impl TypedTools {
@@ -73,7 +89,7 @@ impl TypedTool {
             input_schema: schema::parameters(&signature.parameters),
             output_schema: schema::answer(signature.answer()),
             export: function.export,
-            signature,
+            signature: Arc::new(signature),
         }
     }
 
@@ -83,8 +99,11 @@ impl TypedTool {
     }
 
     /// The arguments of a call, in order. The error says where, what was expected and what was found.
-    pub(crate) fn arguments(&self, arguments: &Map<String, Value>) -> Result<Vec<Val>, String> {
-        value::parameters(&self.signature.parameters, arguments)
+    pub(crate) async fn arguments(&self, arguments: Map<String, Value>) -> Result<Vec<Val>, String> {
+        let signature = Arc::clone(&self.signature);
+        let is_small = value::text(&arguments, SMALL).is_some();
+        let values = beside(is_small, move || value::parameters(&signature.parameters, &arguments)).await;
+        values.unwrap_or_else(Err)
     }
 
     /// How many values a call gives.
@@ -92,22 +111,53 @@ impl TypedTool {
         usize::from(self.signature.result.is_some())
     }
 
-    /// What a call gave, as the structured content of a tool's answer. The function's own `err` is the tool's failure.
-    pub(crate) fn answer(&self, results: &[Val]) -> Result<Map<String, Value>, TypedFailure> {
-        match (&self.signature.result, results) {
-            (None, []) => Ok(Map::new()),
+    /// The fuel for wasmtime to read what a call gives, where its answer may have so many bytes.
+    pub(crate) fn fuel(&self, max_output: usize) -> usize {
+        cost::fuel(self.signature.result.as_ref(), max_output)
+    }
+
+    /// What a call gave, where it has at most so many bytes. The function's own `err` is the tool's failure.
+    pub(crate) async fn answer(&self, results: Vec<Val>, max_output: usize) -> Result<Answer, Unanswered> {
+        let signature = Arc::clone(&self.signature);
+        let mut room = SMALL;
+        let is_small = results.iter().all(|value| value::has_room(value, &mut room));
+        let answer = beside(is_small, move || signature.read(&results, max_output)).await;
+        answer.unwrap_or_else(|message| Err(Unanswered::Failed { message, data: Value::Null }))
+    }
+}
+
+/// Whether that is why a call failed: [`TypedTool::fuel`] was used up.
+pub(crate) fn is_out_of_fuel(error: &wasmtime::Error) -> bool {
+    // It has no public type.
+    error.root_cause().to_string().contains("fuel allocated for hostcalls has been exhausted")
+}
+
+/// Computes where it holds nobody up.
+async fn beside<T: Send + 'static>(is_small: bool, compute: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    if is_small {
+        return Ok(compute());
+    }
+    tokio::task::spawn_blocking(compute).await.map_err(|error| error.to_string())
+}
+
+impl Signature {
+    fn read(&self, results: &[Val], max_output: usize) -> Result<Answer, Unanswered> {
+        let value = match (&self.result, results) {
+            (None, []) => Map::new(),
             (Some(Shape { kind: Kind::Result(ok, error), .. }), [Val::Result(result)]) => match result {
-                Ok(value) => wrapped(ok.as_deref(), value.as_deref()),
-                Err(value) => Err(failure(error.as_deref(), value.as_deref())),
+                Ok(value) => wrapped(ok.as_deref(), value.as_deref())?,
+                Err(value) => return Err(failure(error.as_deref(), value.as_deref(), max_output)),
             },
-            (Some(shape), [value]) => wrapped(Some(shape), Some(value)),
-            _ => Err(not_its_type()),
-        }
+            (Some(shape), [value]) => wrapped(Some(shape), Some(value))?,
+            _ => return Err(not_its_type()),
+        };
+        let text = value::text(&value, max_output).ok_or(Unanswered::TooLong)?;
+        Ok(Answer { value, text })
     }
 }
 
 /// An answer is an object: a record is one, and everything else becomes one.
-fn wrapped(shape: Option<&Shape>, value: Option<&Val>) -> Result<Map<String, Value>, TypedFailure> {
+fn wrapped(shape: Option<&Shape>, value: Option<&Val>) -> Result<Map<String, Value>, Unanswered> {
     let (shape, value) = match (shape, value) {
         (Some(shape), Some(value)) => (shape, value),
         (None, None) => return Ok(Map::new()),
@@ -120,21 +170,26 @@ fn wrapped(shape: Option<&Shape>, value: Option<&Val>) -> Result<Map<String, Val
     }
 }
 
-fn failure(shape: Option<&Shape>, value: Option<&Val>) -> TypedFailure {
-    match (shape, value) {
-        (None, None) => TypedFailure { message: "the tool failed and did not say why".into(), data: Value::Null },
-        (Some(shape), Some(value)) => match value::json(shape, value) {
-            Some(Value::String(text)) => TypedFailure { message: text.clone(), data: Value::String(text) },
-            Some(data) => TypedFailure { message: data.to_string(), data },
-            None => not_its_type(),
-        },
-        _ => not_its_type(),
+fn failure(shape: Option<&Shape>, value: Option<&Val>, max_output: usize) -> Unanswered {
+    let data = match (shape, value) {
+        (None, None) => {
+            let message = "the tool failed and did not say why".into();
+            return Unanswered::Failed { message, data: Value::Null };
+        }
+        (Some(shape), Some(value)) => value::json(shape, value),
+        _ => None,
+    };
+    let Some(data) = data else { return not_its_type() };
+    match (value::text(&data, max_output), &data) {
+        (None, _) => Unanswered::TooLong,
+        (Some(_), Value::String(message)) => Unanswered::Failed { message: message.clone(), data },
+        (Some(message), _) => Unanswered::Failed { message, data },
     }
 }
 
 /// Does not happen with what the function itself gave, as wasmtime reads that by its type.
-fn not_its_type() -> TypedFailure {
-    TypedFailure { message: "what the function gave is not of its type".into(), data: Value::Null }
+fn not_its_type() -> Unanswered {
+    Unanswered::Failed { message: "what the function gave is not of its type".into(), data: Value::Null }
 }
 
 /// An exported function, by the names in its WIT.

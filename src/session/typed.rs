@@ -13,7 +13,11 @@ use tokio::io::DuplexStream;
 use tokio::sync::watch;
 
 use super::process::{Children, Counted};
-use crate::sandbox::{CallFailed, TypedServer};
+use super::wire::MESSAGE_BYTES;
+use crate::sandbox::{Answer, CallFailed, TypedServer};
+
+/// What is around an answer in its message.
+const AROUND: usize = 4 << 10;
 
 /// Serves until the other end of the pipe is closed, which ends what runs. It is one of `children` until that has ended.
 pub(super) async fn serve(functions: TypedServer, pipe: DuplexStream, children: Children) {
@@ -63,27 +67,53 @@ impl ServerHandler for Functions {
             return Err(ErrorData::invalid_params(format!("there is no function `{}`", call.name), None));
         };
         let arguments = call.arguments.unwrap_or_default();
+        // For a hint, where it says that it may not, and not what.
+        let paths =
+            arguments.values().filter_map(Value::as_str).filter(|text| text.starts_with('/') && text.len() < 256);
+        let said: Vec<String> = paths.map(String::from).collect();
         let mut closed = self.closed.clone();
         let called = tokio::select! {
             _ = closed.changed() => return Err(ErrorData::internal_error("the connection is closed", None)),
-            called = self.component.call(tool, &arguments) => called,
+            called = self.component.call(tool, arguments) => called,
             () = context.ct.cancelled() => return Err(ErrorData::internal_error("cancelled by the client", None)),
         };
         let mut result = match called {
-            Ok(answer) => {
-                let answer = Value::Object(answer);
-                let mut result = CallToolResult::structured(answer.clone());
-                result.content = vec![ContentBlock::text(answer.to_string())];
+            Ok(Answer { text, .. }) if AROUND + text.len() > MESSAGE_BYTES => {
+                CallToolResult::error(vec![ContentBlock::text(too_long())])
+            }
+            Ok(Answer { value, text }) => {
+                // For who does not know structured content; where there is no room for both, it is alone.
+                let blocks = if is_room(&text, true) { vec![ContentBlock::text(text)] } else { Vec::new() };
+                let mut result = CallToolResult::success(blocks);
+                result.structured_content = Some(Value::Object(value));
                 result
             }
             Err(CallFailed { message, data }) => {
-                let message = format!("{message}{}", self.component.denials().hint(&message, ""));
+                let message = format!("{message}{}", self.component.denials().hint(&message, &said.join(" ")));
+                let data = data.filter(|data| !data.is_string());
+                let is_room = is_room(&message, data.is_some());
+                let message = if is_room { message } else { too_long() };
                 let mut result = CallToolResult::error(vec![ContentBlock::text(message)]);
-                result.structured_content = data.filter(|data| !data.is_string());
+                result.structured_content = data.filter(|_| is_room);
                 result
             }
         };
         result.meta = None;
         Ok(result.into())
     }
+}
+
+/// Whether there is room in a message for this text, and for the same as structured content.
+fn is_room(text: &str, structured: bool) -> bool {
+    let escaped = |byte| match byte {
+        b'"' | b'\\' => 2,
+        ..0x20 => 6,
+        _ => 1,
+    };
+    let structured = if structured { text.len() } else { 0 };
+    AROUND + structured + text.bytes().map(escaped).sum::<usize>() <= MESSAGE_BYTES
+}
+
+fn too_long() -> String {
+    format!("its answer is too long: a message may have {MESSAGE_BYTES} bytes")
 }

@@ -93,7 +93,7 @@ impl<'a> Described<'a> {
             TypeDefKind::Record(record) => record.fields.get(index).map(|field| field.ty),
             TypeDefKind::Tuple(tuple) => tuple.types.get(index).copied(),
             TypeDefKind::Variant(variant) => variant.cases.get(index)?.ty,
-            TypeDefKind::List(item) | TypeDefKind::FixedLengthList(item, _) | TypeDefKind::Option(item) => Some(*item),
+            TypeDefKind::List(item) | TypeDefKind::Option(item) => Some(*item),
             TypeDefKind::Map(key, value) => Some(if index == 0 { *key } else { *value }),
             TypeDefKind::Result(result) => {
                 if index == 0 {

@@ -1,5 +1,5 @@
-//! Types as JSON Schema (draft 2020-12). What it takes is what `value.rs` takes, but that integers of 64 bits may also be strings of
-//! digits there: scripts have those for integers that are too big for them.
+//! Types as JSON Schema (draft 2020-12). What it takes is what `value.rs` takes, but that it does not say the range of integers that are
+//! strings of digits: scripts have those for integers that are too big for them.
 
 use serde_json::{Map, Number, Value, json};
 
@@ -52,9 +52,6 @@ fn kind_schema(kind: &Kind) -> Schema {
         Kind::Char => keywords(json!({"type": "string", "minLength": 1, "maxLength": 1})),
         Kind::String | Kind::Enum(_) => keywords(json!({"type": "string"})),
         Kind::List(item) => keywords(json!({"type": "array", "items": schema(item, None)})),
-        Kind::FixedList(item, length) => {
-            keywords(json!({"type": "array", "items": schema(item, None), "minItems": length, "maxItems": length}))
-        }
         Kind::Map(key, value) if matches!(key.kind, Kind::String) => {
             keywords(json!({"type": "object", "additionalProperties": schema(value, None)}))
         }
@@ -91,7 +88,13 @@ fn kind_schema(kind: &Kind) -> Schema {
 fn integer_schema(integer: Integer) -> Schema {
     let (least, most) = integer.range();
     let limit = |limit| Number::from_i128(limit).map_or(Value::Null, Value::Number);
-    keywords(json!({"type": "integer", "minimum": limit(least), "maximum": limit(most)}))
+    let schema = keywords(json!({"type": "integer", "minimum": limit(least), "maximum": limit(most)}));
+    match integer {
+        Integer::S64 | Integer::U64 => {
+            alternatives("anyOf", [schema, keywords(json!({"type": "string", "pattern": "^-?[0-9]+$"}))])
+        }
+        _ => schema,
+    }
 }
 
 fn float(number: Value) -> Schema {

@@ -4,14 +4,17 @@ use wasmtime::component::Type;
 use wasmtime::component::types::ComponentFunc;
 
 use super::docs::{Described, Docs};
+use super::value::{SHOWN, cut};
 
 /// Most levels of types in each other. wasmtime allows 100 (wasmparser's `MAX_WASM_COMPONENT_TYPE_DEPTH`), but each is up to four levels
 /// in the schema, and most readers of JSON stop at 128.
 const LEVELS: usize = 24;
 /// Most functions and parts of their types, of all together. Types are a tree here, where in the component they are shared.
-const PARTS: usize = 50_000;
-/// So many bytes of comments count as a part.
-const DOCS: usize = 100;
+const PARTS: usize = 20_000;
+/// The same of functions that are then left out, and leave their room to others.
+const IN_VAIN: usize = 10 * PARTS;
+/// So many bytes of names and comments count as a part. All of them then are some MB, and fit into the message that lists the tools.
+const TEXT: usize = 100;
 
 pub(super) struct Shape {
     pub(super) docs: Option<String>,
@@ -26,7 +29,6 @@ pub(super) enum Kind {
     Char,
     String,
     List(Box<Shape>),
-    FixedList(Box<Shape>, usize),
     Map(Box<Shape>, Box<Shape>),
     Record(Vec<Field>),
     Tuple(Vec<Shape>),
@@ -111,13 +113,14 @@ pub(super) struct Reader<'a> {
     docs: &'a Docs,
     /// Parts that there is still room for.
     room: usize,
+    in_vain: usize,
 }
 
 type NamedType = Option<wit_parser::Type>;
 
 impl<'a> Reader<'a> {
     pub(super) fn new(docs: &'a Docs) -> Self {
-        Self { docs, room: PARTS }
+        Self { docs, room: PARTS, in_vain: 0 }
     }
 
     pub(super) fn signature(
@@ -126,15 +129,26 @@ impl<'a> Reader<'a> {
         function: &str,
         kind: &ComponentFunc,
     ) -> Result<Signature, String> {
+        let room = self.room;
+        let signature = self.read(interface, function, kind);
+        if signature.is_err() && self.in_vain < IN_VAIN {
+            self.in_vain += room - self.room;
+            self.room = room;
+        }
+        signature
+    }
+
+    fn read(&mut self, interface: Option<&str>, function: &str, kind: &ComponentFunc) -> Result<Signature, String> {
         // wasmtime calls these only with its feature `component-model-async`.
         if kind.async_() {
             return Err("it is asynchronous".into());
         }
-        self.taken(None).map_err(|what| format!("it has {what}"))?;
+        self.taken(function, self.docs.function(interface, function)).map_err(|what| format!("it has {what}"))?;
         let named = self.docs.signature(interface, function);
         let parameters = kind.params().enumerate().map(|(index, (name, kind))| {
             let named = named.and_then(|named| named.params.get(index)).map(|parameter| parameter.ty);
-            let shape = self.shape(&kind, named, 0).map_err(|what| format!("its parameter `{name}` has {what}"))?;
+            let shape = self.taken(name, None).and_then(|_| self.shape(&kind, named, 0));
+            let shape = shape.map_err(|what| format!("its parameter `{}` has {what}", cut(name, SHOWN)))?;
             Ok(Field::new(name, None, shape))
         });
         let parameters = parameters.collect::<Result<_, String>>()?;
@@ -153,7 +167,7 @@ impl<'a> Reader<'a> {
             return Err(format!("types in each other, more than {LEVELS} levels deep"));
         }
         let described = self.docs.describe(named);
-        let docs = self.taken(described.text)?;
+        let docs = self.taken("", described.text)?;
         Ok(Shape { docs, kind: self.kind(kind, described, level + 1)? })
     }
 
@@ -161,10 +175,6 @@ impl<'a> Reader<'a> {
         let mut part = |kind: Type, index: usize| self.shape(&kind, named.part(index), level);
         Ok(match kind {
             Type::List(list) => Kind::List(Box::new(part(list.ty(), 0)?)),
-            Type::FixedLengthList(list) => {
-                let length = usize::try_from(list.len()).map_err(|_| "a list that is too long")?;
-                Kind::FixedList(Box::new(part(list.ty(), 0)?), length)
-            }
             Type::Map(map) => Kind::Map(Box::new(part(map.key(), 0)?), Box::new(part(map.value(), 1)?)),
             Type::Tuple(tuple) => {
                 let items = tuple.types().enumerate().map(|(index, kind)| part(kind, index));
@@ -177,8 +187,8 @@ impl<'a> Reader<'a> {
             }
             Type::Record(record) => {
                 let fields = record.fields().enumerate().map(|(index, field)| {
-                    let shape = self.shape(&field.ty, named.part(index), level)?;
-                    Ok(Field::new(field.name, self.taken(named.item(field.name))?, shape))
+                    let docs = self.taken(field.name, named.item(field.name))?;
+                    Ok(Field::new(field.name, docs, self.shape(&field.ty, named.part(index), level)?))
                 });
                 Kind::Record(fields.collect::<Result<_, String>>()?)
             }
@@ -204,13 +214,13 @@ impl<'a> Reader<'a> {
     }
 
     fn label(&mut self, name: &str, named: Described) -> Result<Label, String> {
-        Ok(Label { name: name.into(), docs: self.taken(named.item(name))? })
+        Ok(Label { docs: self.taken(name, named.item(name))?, name: name.into() })
     }
 
-    /// Makes room for a part and the comment on it.
-    fn taken(&mut self, docs: Option<&str>) -> Result<Option<String>, String> {
-        let size = 1 + docs.map_or(0, str::len) / DOCS;
-        self.room = self.room.checked_sub(size).ok_or("more parts than there is room for")?;
+    /// Makes room for a part, its name and the comment on it.
+    fn taken(&mut self, name: &str, docs: Option<&str>) -> Result<Option<String>, String> {
+        let size = 1 + (name.len() + docs.map_or(0, str::len)) / TEXT;
+        self.room = self.room.checked_sub(size).ok_or("more parts, or longer names, than there is room for")?;
         Ok(docs.map(String::from))
     }
 }

@@ -1,5 +1,6 @@
 use std::borrow::Cow;
 
+use futures_util::FutureExt;
 use serde_json::json;
 use wasm_encoder::{
     CodeSection, ConstExpr, CustomSection, Encode, ExportKind, ExportSection, Function, FunctionSection, GlobalSection,
@@ -91,13 +92,22 @@ fn value_type(kind: WasmType) -> ValType {
 
 fn engine() -> Engine {
     let mut config = Config::new();
-    config.wasm_component_model_map(true).wasm_component_model_fixed_length_lists(true);
+    config.wasm_component_model_map(true);
     Engine::new(&config).unwrap()
 }
 
 fn tools(wasm: &[u8]) -> TypedTools {
     let engine = engine();
     TypedTools::of(&engine, &Component::new(&engine, wasm).unwrap(), wasm)
+}
+
+impl TypedTools {
+    /// Bytes of the schemas, and of the reasons why functions are left out.
+    fn sizes(&self) -> (usize, usize) {
+        let schemas = self.tools.iter().flat_map(|tool| [&tool.input_schema, &tool.output_schema]);
+        let schemas = schemas.map(|schema| serde_json::to_string(schema).unwrap().len()).sum();
+        (schemas, self.unsupported.iter().map(|(_, why)| why.len()).sum())
+    }
 }
 
 fn names_of(tools: &TypedTools) -> Vec<&str> {
@@ -140,12 +150,24 @@ impl Echo {
 
     fn echo(&mut self, tool: usize, value: &Value) -> Result<Value, String> {
         let arguments = json!({"value": [value, 7], "pad": vec![0; 16]});
-        let values = self.tools.tools[tool].arguments(arguments.as_object().unwrap())?;
+        let values = arguments_of(&self.tools.tools[tool], &arguments)?;
         let results = self.call(tool, &values);
-        let mut answer = self.tools.tools[tool].answer(&results).unwrap();
+        let mut answer = answer_of(&self.tools.tools[tool], &results).unwrap();
         assert_eq!(answer["result"][1], 7);
         Ok(answer["result"][0].take())
     }
+}
+
+fn arguments_of(tool: &TypedTool, arguments: &Value) -> Result<Vec<Val>, String> {
+    super::value::parameters(&tool.signature.parameters, arguments.as_object().unwrap())
+}
+
+/// Also that the text is the same.
+fn answer_of(tool: &TypedTool, results: &[Val]) -> Result<Value, Unanswered> {
+    let Answer { value, text } = tool.signature.read(results, 1 << 20)?;
+    let value = Value::Object(value);
+    assert_eq!(value.to_string(), text);
+    Ok(value)
 }
 
 /// That values come back as they are, and these others as what is given beside them.
@@ -253,7 +275,6 @@ fn texts_and_truth() {
 fn lists_tuples_and_maps() {
     check_echo("", "list<string>", &[json!([]), json!(["a", "b"])], &[]);
     check_echo("", "list<u8>", &[json!([0, 255])], &[]);
-    check_echo("", "list<u16, 3>", &[json!([1, 2, 3])], &[]);
     check_echo("", "tuple<u8, string, tuple<bool>>", &[json!([1, "a", [true]])], &[]);
     check_echo("", "map<string, u32>", &[json!({}), json!({"z": 1, "a b": 2})], &[]);
     check_echo("", "map<u8, list<string>>", &[json!([[1, ["a"]], [2, []]])], &[]);
@@ -262,7 +283,6 @@ fn lists_tuples_and_maps() {
         "list<u8>",
         &[(json!([1, 300]), "`value[0][1]`: expected an integer from 0 to 255, found `300`")],
     );
-    check_refused("", "list<u16, 3>", &[(json!([1]), "`value[0]`: expected an array of 3, found `[1]`")]);
     check_refused("", "tuple<u8, u8>", &[(json!([1]), "`value[0]`: expected an array of 2, found `[1]`")]);
     check_refused(
         "",
@@ -373,7 +393,7 @@ fn options_and_results() {
 #[test]
 fn errors_are_short_and_of_parameters() {
     let echo = Echo::new("", &["list<u8>"]);
-    let error = |arguments: &Value| echo.tools.tools[0].arguments(arguments.as_object().unwrap()).unwrap_err();
+    let error = |arguments: &Value| arguments_of(&echo.tools.tools[0], arguments).unwrap_err();
     assert_eq!(error(&json!({})), "`value`: missing, expected an array of 2");
     assert_eq!(error(&json!({"vale": []})), "has no parameter `vale`; it has `value`, `pad`");
     let mut deep = json!([]);
@@ -536,7 +556,6 @@ fn schemas_of_the_other_types() {
         "result",
         "option<option<u8>>",
         "char",
-        "list<bool, 4>",
         "map<string, u8>",
         "map<u8, bool>",
         "s64",
@@ -548,6 +567,7 @@ fn schemas_of_the_other_types() {
     let byte = json!({"type": "integer", "minimum": 0, "maximum": 255});
     let byte_or_null = json!({"anyOf": [byte, {"type": "null"}]});
     let none = json!({"type": "null"});
+    let digits = json!({"type": "string", "pattern": "^-?[0-9]+$"});
     let expected = [
         json!({"oneOf": [
             object_of(&json!({"tag": {"const": "circle"}, "value": number}), &["tag", "value"]),
@@ -561,15 +581,14 @@ fn schemas_of_the_other_types() {
         json!({"oneOf": [object_of(&json!({"ok": none}), &["ok"]), object_of(&json!({"error": none}), &["error"])]}),
         json!({"anyOf": [object_of(&json!({"value": byte_or_null}), &["value"]), none]}),
         json!({"type": "string", "minLength": 1, "maxLength": 1}),
-        json!({"type": "array", "items": {"type": "boolean"}, "minItems": 4, "maxItems": 4}),
         json!({"type": "object", "additionalProperties": byte}),
         json!({"type": "array", "items": {
             "type": "array",
             "prefixItems": [byte, {"type": "boolean"}],
             "items": false, "minItems": 2, "maxItems": 2,
         }}),
-        json!({"type": "integer", "minimum": i64::MIN, "maximum": i64::MAX}),
-        json!({"type": "integer", "minimum": 0, "maximum": u64::MAX}),
+        json!({"anyOf": [{"type": "integer", "minimum": i64::MIN, "maximum": i64::MAX}, digits]}),
+        json!({"anyOf": [{"type": "integer", "minimum": 0, "maximum": u64::MAX}, digits]}),
     ];
     for (tool, expected) in echo.tools.tools.iter().zip(expected) {
         assert_eq!(tool.input_schema["properties"]["value"]["prefixItems"][0], expected);
@@ -593,8 +612,8 @@ fn cases_of_variants_are_described() {
 #[test]
 fn answers_are_objects() {
     let tools = tools(&component(UNITS));
-    let answer = |name: &str, results: &[Val]| tool(&tools, name).answer(results).map(Value::Object);
-    let failed = |message: &str, data: Value| Err(TypedFailure { message: message.into(), data });
+    let answer = |name: &str, results: &[Val]| answer_of(tool(&tools, name), results);
+    let failed = |message: &str, data: Value| Err(Unanswered::Failed { message: message.into(), data });
     let some = |value: Val| Some(Box::new(value));
     assert_eq!(answer("greet", &[Val::String("a".into())]), Ok(json!({"result": "a"})));
     assert_eq!(answer("reset", &[]), Ok(json!({})));
@@ -617,6 +636,30 @@ fn answers_are_objects() {
     for odd in [&[][..], &[Val::Bool(true)], &[Val::Result(Ok(None))], &[Val::Result(Err(None))]] {
         assert_eq!(answer("convert_all", odd), failed("what the function gave is not of its type", Value::Null));
     }
+}
+
+#[tokio::test]
+async fn large_values_are_converted_beside_other_tasks() {
+    let tools = tools(&component(
+        "package a:b; world w { export f: func(a: list<u8>) -> list<string>; export g: func() -> result<_, string>; }",
+    ));
+    let texts = |count: usize| vec![Val::List(vec![Val::String("é".repeat(10)); count])];
+    let (f, g) = (tool(&tools, "f"), tool(&tools, "g"));
+    assert!(f.answer(texts(100), 1 << 20).now_or_never().unwrap().is_ok());
+    let mut large = Box::pin(f.answer(texts(1000), 1 << 20));
+    assert!((&mut large).now_or_never().is_none());
+    assert_eq!(large.await.unwrap().value["result"].as_array().unwrap().len(), 1000);
+    let numbers = |count: usize| json!({"a": vec![1; count]}).as_object().unwrap().clone();
+    assert!(f.arguments(numbers(100)).now_or_never().unwrap().is_ok());
+    let mut large = Box::pin(f.arguments(numbers(10_000)));
+    assert!((&mut large).now_or_never().is_none());
+    assert_eq!(large.await, Ok(vec![Val::List(vec![Val::U8(1); 10_000])]));
+    // `{"result":["éééééééééé"]}` has 35 bytes.
+    assert!(f.answer(texts(1), 35).await.is_ok());
+    assert_eq!(f.answer(texts(1), 34).await, Err(Unanswered::TooLong));
+    let failed = || vec![Val::Result(Err(Some(Box::new(Val::String("no".into())))))];
+    assert_eq!(g.answer(failed(), 3).await, Err(Unanswered::TooLong));
+    assert_ne!(g.answer(failed(), 4).await, Err(Unanswered::TooLong));
 }
 
 #[test]
@@ -690,6 +733,22 @@ fn what_can_not_be_a_tool_is_named() {
 }
 
 #[test]
+fn what_the_engine_does_not_know_does_not_compile() {
+    let functions = [
+        ("async func()", "async component functions require"),
+        ("func(a: stream<u8>)", "`stream` requires"),
+        ("func() -> future<u8>", "`future` requires"),
+        ("func(a: error-context)", "`error-context` requires"),
+        ("func(a: list<u8, 3>)", "Fixed-length lists require"),
+    ];
+    for (function, expected) in functions {
+        let wasm = component(&format!("package a:b; world w {{ export f: {function}; }}"));
+        let error = format!("{:#}", Component::new(&engine(), &wasm).err().unwrap());
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn types_that_are_too_many_are_refused() {
     // Each level is ten of the one before it: 111,111 parts.
     let levels = (1..6).map(|n| {
@@ -697,13 +756,39 @@ fn types_that_are_too_many_are_refused() {
         format!("type t{n} = tuple<{before}>;")
     });
     let wit = format!(
-        "package a:b; world w {{ type t0 = u8; {} export small: func(); export big: func(a: list<t5>); }}",
+        "package a:b; world w {{ type t0 = u8; {} export small: func(); export big: func(a: list<t5>); export other: func(); }}",
         levels.collect::<String>()
     );
     let tools = tools(&component(&wit));
-    assert_eq!(names_of(&tools), ["small"]);
-    let why = "its parameter `a` has more parts than there is room for";
+    assert_eq!(names_of(&tools), ["small", "other"]);
+    let why = "its parameter `a` has more parts, or longer names, than there is room for";
     assert_eq!(tools.unsupported, [("big".to_string(), why.to_string())]);
+}
+
+#[test]
+fn names_that_are_too_long_are_refused() {
+    let name = "x".repeat(90_000);
+    let many = |kind: &str, count: usize| vec![kind; count].join(", ");
+    let wit = format!(
+        "package a:b; interface i {{
+            record r {{ {name}: u8 }}
+            type t = tuple<{}>;
+            once: func(a: r) -> enum-of;
+            enum enum-of {{ {name} }}
+            often: func(a: tuple<{}>);
+            {}
+        }}
+        world w {{ export i; }}",
+        many("r", 50),
+        many("t", 100),
+        (0..100).map(|n| format!("g{n}: func({name}: u8) -> r;")).collect::<Vec<_>>().concat(),
+    );
+    let tools = tools(&component(&wit));
+    assert_eq!(names_of(&tools)[0], "once");
+    let often = tools.unsupported.iter().find(|(function, _)| function == "a:b/i#often");
+    assert_eq!(often.unwrap().1, "its parameter `a` has more parts, or longer names, than there is room for");
+    let (size, told) = tools.sizes();
+    assert!(size < 20_000_000 && told < 100_000, "{size}, {told}");
 }
 
 #[test]
@@ -772,7 +857,6 @@ impl Random {
             Kind::Char => Val::Char(self.character()),
             Kind::String => Val::String((0..self.below(5)).map(|_| self.character()).collect()),
             Kind::List(item) => Val::List((0..self.below(4)).map(|_| self.value(item)).collect()),
-            Kind::FixedList(item, length) => Val::FixedLengthList((0..*length).map(|_| self.value(item)).collect()),
             // An object has no key twice.
             Kind::Map(key, item) => {
                 let mut pairs: Vec<(Val, Val)> = Vec::new();
@@ -812,7 +896,7 @@ fn any_value_comes_back() {
         "list<tuple<point, option<figure>, color, access>>",
         "result<option<option<option<f32>>>, list<result<_, result<color>>>>",
         "map<string, list<map<char, alias>>>",
-        "map<s16, list<option<f32>, 3>>",
+        "map<s16, list<option<f32>>>",
         "option<result<option<result>, figure>>",
     ];
     let mut echo = Echo::new(TYPES, &types);
@@ -827,12 +911,12 @@ fn any_value_comes_back() {
             .map(|(parameter, value)| (parameter.key.clone(), super::value::json(&parameter.shape, value).unwrap()))
             .collect();
         // Through text, as it goes over a wire.
-        let json: Map<String, Value> = serde_json::from_str(&Value::Object(json).to_string()).unwrap();
-        assert_eq!(tool.arguments(&json).as_ref(), Ok(&values), "{json:?}");
+        let json: Value = serde_json::from_str(&Value::Object(json).to_string()).unwrap();
+        assert_eq!(arguments_of(tool, &json).as_ref(), Ok(&values), "{json:?}");
         let echoed = echo.call(index, &values);
         assert_eq!(echoed, values[..1]);
-        let answer = echo.tools.tools[index].answer(&echoed).unwrap();
-        assert_eq!(Value::Object(answer)["result"].to_string(), json["value"].to_string());
+        let answer = answer_of(&echo.tools.tools[index], &echoed).unwrap();
+        assert_eq!(answer["result"].to_string(), json["value"].to_string());
         // The memory that was handed out is never handed back.
         if round % 50 == 49 {
             echo = Echo::new(TYPES, &types);

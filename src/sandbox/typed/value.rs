@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use serde::Serialize;
 use serde_json::{Map, Number, Value};
 use wasmtime::component::Val;
 
@@ -12,7 +13,7 @@ use super::schema::NOT_FINITE;
 use super::shape::{Case, Field, Integer, Kind, Label, Shape};
 
 /// Longest value that an error shows, in characters, and most names.
-const SHOWN: usize = 60;
+pub(super) const SHOWN: usize = 60;
 const NAMES: usize = 12;
 /// Up to here, a float that is an integer is no other integer rounded.
 const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -93,7 +94,6 @@ fn expected(shape: &Shape) -> String {
         Kind::Char => "one character".into(),
         Kind::String => "a string".into(),
         Kind::List(_) => "an array".into(),
-        Kind::FixedList(_, length) => format!("an array of {length}"),
         Kind::Tuple(items) => format!("an array of {}", items.len()),
         Kind::Map(key, _) if !matches!(key.kind, Kind::String) => "an array of pairs".into(),
         Kind::Map(..) | Kind::Record(_) => "an object".into(),
@@ -133,9 +133,6 @@ fn value(shape: &Shape, json: &Value) -> Fit {
         (Kind::Char, Value::String(text)) => only(text.chars()).map(Val::Char),
         (Kind::String, Value::String(text)) => Some(Val::String(text.clone())),
         (Kind::List(item), Value::Array(array)) => Some(Val::List(items(array.iter().map(|json| (&**item, json)))?)),
-        (Kind::FixedList(item, length), Value::Array(array)) if array.len() == *length => {
-            Some(Val::FixedLengthList(items(array.iter().map(|json| (&**item, json)))?))
-        }
         (Kind::Tuple(shapes), Value::Array(array)) if array.len() == shapes.len() => {
             Some(Val::Tuple(items(shapes.iter().zip(array))?))
         }
@@ -332,17 +329,17 @@ pub(super) fn json(shape: &Shape, value: &Val) -> Option<Value> {
         (Kind::Float64, Val::Float64(value)) => float_json(*value),
         (Kind::Char, Val::Char(value)) => value.to_string().into(),
         (Kind::String, Val::String(value)) => value.as_str().into(),
-        (Kind::List(item), Val::List(values)) | (Kind::FixedList(item, _), Val::FixedLengthList(values)) => {
-            Value::Array(values.iter().map(|value| json(item, value)).collect::<Option<_>>()?)
-        }
+        (Kind::List(item), Val::List(values)) => array(values.len(), values.iter().map(|value| json(item, value)))?,
         (Kind::Tuple(items), Val::Tuple(values)) if items.len() == values.len() => {
-            Value::Array(items.iter().zip(values).map(|(item, value)| json(item, value)).collect::<Option<_>>()?)
+            array(values.len(), items.iter().zip(values).map(|(item, value)| json(item, value)))?
         }
         (Kind::Map(key, item), Val::Map(pairs)) => map_json(key, item, pairs)?,
         (Kind::Record(fields), Val::Record(values)) if fields.len() == values.len() => {
             let fields = fields.iter().zip(values);
-            let fields = fields.map(|(field, (_, value))| Some((field.key.clone(), json(&field.shape, value)?)));
-            Value::Object(fields.collect::<Option<_>>()?)
+            object(
+                values.len(),
+                fields.map(|(field, (_, value))| Some((field.key.clone(), json(&field.shape, value)?))),
+            )?
         }
         (Kind::Variant(cases), Val::Variant(name, payload)) => variant_json(cases, name, payload.as_deref())?,
         (Kind::Enum(_), Val::Enum(name)) => name.as_str().into(),
@@ -358,8 +355,28 @@ pub(super) fn json(shape: &Shape, value: &Val) -> Option<Value> {
     })
 }
 
+/// Collecting would not know the length, and make room for more.
+fn array(length: usize, items: impl Iterator<Item = Option<Value>>) -> Option<Value> {
+    let mut all = Vec::with_capacity(length);
+    for item in items {
+        all.push(item?);
+    }
+    Some(Value::Array(all))
+}
+
+fn object(length: usize, entries: impl Iterator<Item = Option<(String, Value)>>) -> Option<Value> {
+    let mut all = Map::with_capacity(length);
+    for entry in entries {
+        let (key, value) = entry?;
+        all.insert(key, value);
+    }
+    Some(Value::Object(all))
+}
+
 fn field(name: &str, value: Value) -> Value {
-    Value::Object(Map::from_iter([(name.to_string(), value)]))
+    let mut object = Map::with_capacity(1);
+    object.insert(name.into(), value);
+    Value::Object(object)
 }
 
 fn integer_json(value: &Val) -> Option<Value> {
@@ -400,15 +417,15 @@ fn map_json(key: &Shape, item: &Shape, pairs: &[(Val, Val)]) -> Option<Value> {
             Val::String(key) => Some((key.clone(), json(item, value)?)),
             _ => None,
         });
-        return entries.collect::<Option<_>>().map(Value::Object);
+        return object(pairs.len(), entries);
     }
-    let pairs = pairs.iter().map(|(left, right)| Some(Value::Array(vec![json(key, left)?, json(item, right)?])));
-    pairs.collect::<Option<_>>().map(Value::Array)
+    array(pairs.len(), pairs.iter().map(|(left, right)| Some(Value::Array(vec![json(key, left)?, json(item, right)?]))))
 }
 
 fn variant_json(cases: &[Case], name: &str, payload: Option<&Val>) -> Option<Value> {
     let case = cases.iter().find(|case| case.label.name == name)?;
-    let mut object = Map::from_iter([("tag".to_string(), name.into())]);
+    let mut object = Map::with_capacity(2);
+    object.insert("tag".into(), name.into());
     match (&case.shape, payload) {
         (None, None) => {}
         (Some(shape), Some(payload)) => {
@@ -429,27 +446,65 @@ fn side_json(shape: Option<&Shape>, value: Option<&Val>) -> Option<Value> {
 
 /// A value as JSON text, cut. Writes no more than is shown, however big or deep the value is.
 fn shown(value: &Value) -> String {
-    struct Start(Vec<u8>);
-    impl std::io::Write for Start {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            // Characters have up to four bytes; one that was cut in its middle is past what is shown.
-            let room = (SHOWN * 4 + 4).saturating_sub(self.0.len());
-            let written = bytes.get(..room).unwrap_or(bytes);
-            self.0.extend_from_slice(written);
-            if written.is_empty() { Err(std::io::ErrorKind::WriteZero.into()) } else { Ok(written.len()) }
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut start = Start(Vec::new());
+    // Characters have up to four bytes; one that was cut in its middle is past what is shown.
+    let mut start = Start { text: Vec::new(), room: SHOWN * 4 + 4 };
     // The error is that there is more.
     let _ = serde_json::to_writer(&mut start, value);
-    cut(&String::from_utf8_lossy(&start.0), SHOWN)
+    cut(&String::from_utf8_lossy(&start.text), SHOWN)
 }
 
-fn cut(text: &str, longest: usize) -> String {
+/// A value as JSON text, where that has at most so many bytes.
+pub(super) fn text(value: &impl Serialize, longest: usize) -> Option<String> {
+    let mut start = Start { text: Vec::new(), room: longest };
+    serde_json::to_writer(&mut start, value).ok()?;
+    String::from_utf8(start.text).ok()
+}
+
+/// Takes bytes while there is room for them.
+struct Start {
+    text: Vec<u8>,
+    room: usize,
+}
+
+impl std::io::Write for Start {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = bytes.get(..self.room).unwrap_or(bytes);
+        self.room -= written.len();
+        self.text.extend_from_slice(written);
+        if written.is_empty() && !bytes.is_empty() {
+            Err(std::io::ErrorKind::WriteZero.into())
+        } else {
+            Ok(written.len())
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Takes what a value is made of from the room for it; whether there was enough.
+pub(super) fn has_room(value: &Val, room: &mut usize) -> bool {
+    let size = match value {
+        Val::String(text) => text.len(),
+        Val::Flags(names) => names.len(),
+        _ => 1,
+    };
+    let left = room.checked_sub(size);
+    *room = left.unwrap_or_default();
+    left.is_some()
+        && match value {
+            Val::List(items) | Val::Tuple(items) => items.iter().all(|item| has_room(item, room)),
+            Val::Record(fields) => fields.iter().all(|(_, value)| has_room(value, room)),
+            Val::Map(pairs) => pairs.iter().all(|(key, value)| has_room(key, room) && has_room(value, room)),
+            Val::Variant(_, payload) | Val::Option(payload) | Val::Result(Ok(payload) | Err(payload)) => {
+                payload.as_ref().is_none_or(|payload| has_room(payload, room))
+            }
+            _ => true,
+        }
+}
+
+pub(super) fn cut(text: &str, longest: usize) -> String {
     match text.char_indices().nth(longest) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text.into(),
