@@ -1,12 +1,14 @@
 //! Components with typed functions as servers: what their answers may cost, and values of all types. They are made here, as toolchains
 //! do it, but with functions that give any number of items.
 
+use std::time::Duration;
+
 use libtest_mimic::Trial;
 use rhaiway::{CallOptions, Client, Error, Lifetime, SandboxConfig, Session, ToolAnswer};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use wasm_encoder::{
-    CodeSection, ConstExpr, ExportKind, ExportSection, Function, FunctionSection, GlobalSection, GlobalType, MemArg,
-    MemorySection, MemoryType, Module, TypeSection, ValType,
+    BlockType, CodeSection, ConstExpr, ExportKind, ExportSection, Function, FunctionSection, GlobalSection, GlobalType,
+    MemArg, MemorySection, MemoryType, Module, TypeSection, ValType,
 };
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::abi::{AbiVariant, WasmType};
@@ -22,6 +24,8 @@ pub fn tests() -> Vec<Trial> {
     vec![
         test("typed_components::integers_of_64_bits", integers),
         test("typed_components::maps_and_large_arguments", maps),
+        test("typed_components::limits", limits),
+        test("typed_components::closing_ends_what_runs", closing),
         test("typed_components::large_answers", large_answers),
         test("typed_components::answers_that_are_too_large_fail_their_call", too_large),
         test("typed_components::what_answers_take_on_the_host", peaks),
@@ -33,6 +37,12 @@ enum Gives {
     /// What it is told to, the same in wasm.
     Same,
     Constant(u64),
+    /// Never, as it computes.
+    Never,
+    /// Never, as it needs more and more memory.
+    Memory,
+    /// Never, as it calls itself.
+    Itself,
     /// Its list, text or map.
     Back,
     /// As many items as its parameter says, so many bytes each, and all of them this one.
@@ -57,18 +67,18 @@ fn component(wit: &str, functions: &[(&str, Gives)]) -> Vec<u8> {
     let world = resolve.select_world(&[package], None).unwrap();
     let (mut types, mut declared) = (TypeSection::new(), FunctionSection::new());
     let (mut exports, mut code) = (ExportSection::new(), CodeSection::new());
-    let mut add = |name: &str, params: &[ValType], results: &[ValType], body: &dyn Fn(&mut Function)| {
+    let mut add = |name: &str, params: &[ValType], results: &[ValType], body: &dyn Fn(&mut Function, u32)| {
         let index = types.len();
         types.ty().function(params.iter().copied(), results.iter().copied());
         declared.function(index);
         exports.export(name, ExportKind::Func, index);
         let mut function = Function::new([]);
-        body(&mut function);
+        body(&mut function, index);
         function.instructions().end();
         code.function(&function);
     };
     // Memory is handed out from a pointer that moves, 16 bytes at a time.
-    add("cabi_realloc", &[ValType::I32; 4], &[ValType::I32], &|function| {
+    add("cabi_realloc", &[ValType::I32; 4], &[ValType::I32], &|function, _| {
         let mut code = function.instructions();
         code.global_get(0).global_get(0).local_get(3).i32_add().i32_const(15).i32_add().i32_const(-16).i32_and();
         code.global_set(0);
@@ -78,7 +88,9 @@ fn component(wit: &str, functions: &[(&str, Gives)]) -> Vec<u8> {
         let signature = resolve.wasm_signature(AbiVariant::GuestExport, function);
         let wasm = |kinds: &[WasmType]| kinds.iter().map(|kind| value_type(*kind)).collect::<Vec<_>>();
         let (_, gives) = functions.iter().find(|(given, _)| *given == name).unwrap();
-        add(&name, &wasm(&signature.params), &wasm(&signature.results), &|function| give(function, gives));
+        add(&name, &wasm(&signature.params), &wasm(&signature.results), &|function, index| {
+            give(function, index, gives)
+        });
     }
     let (mut memories, mut globals) = (MemorySection::new(), GlobalSection::new());
     memories.memory(MemoryType { minimum: 960, maximum: None, memory64: false, shared: false, page_size_log2: None });
@@ -100,7 +112,7 @@ fn value_type(kind: WasmType) -> ValType {
     }
 }
 
-fn give(function: &mut Function, gives: &Gives) {
+fn give(function: &mut Function, index: u32, gives: &Gives) {
     let at = |offset: u64| MemArg { offset, align: 2, memory_index: 0 };
     let mut code = function.instructions();
     let mut items = |bytes: i32, filled: i32, place: u64| {
@@ -115,6 +127,18 @@ fn give(function: &mut Function, gives: &Gives) {
         }
         Gives::Constant(value) => {
             code.i64_const(value.cast_signed());
+            return;
+        }
+        Gives::Never => {
+            code.loop_(BlockType::Empty).br(0).end().unreachable();
+            return;
+        }
+        Gives::Memory => {
+            code.loop_(BlockType::Empty).i32_const(16).memory_grow(0).drop().br(0).end().unreachable();
+            return;
+        }
+        Gives::Itself => {
+            code.call(index).call(index);
             return;
         }
         Gives::Back => {
@@ -155,6 +179,64 @@ async fn integers() -> Result<(), Ignored> {
     let said = run(&client, r#"it.echo(#{x: "18446744073709551616"})"#).await.error.unwrap().to_string();
     assert!(said.contains("`x`: expected an integer from 0 to 18446744073709551615, found"), "{said}");
     client.close_all_sessions().await;
+    Ok(())
+}
+
+fn endless() -> Vec<u8> {
+    let wit = "export never: func(); export more: func(); export itself: func(); export one: func() -> u64;";
+    let functions =
+        [("never", Gives::Never), ("more", Gives::Memory), ("itself", Gives::Itself), ("one", Gives::Constant(1))];
+    component(wit, &functions)
+}
+
+async fn limits() -> Result<(), Ignored> {
+    for lifetime in [Lifetime::Call, Lifetime::Session] {
+        let mut sandbox = SandboxConfig::default();
+        sandbox.instance = lifetime;
+        sandbox.cpu_time = Duration::from_millis(200);
+        let client = serving(endless(), sandbox.clone());
+        for (function, limit) in [
+            ("never", "it computed for longer than the 0.2 s that one request may take (`cpu_seconds`)"),
+            ("more", "it needs more memory than its 64 MiB (`memory_mb`)"),
+            ("itself", "its stack is full"),
+        ] {
+            let refused = run(&client, &format!("it.{function}()")).await.error.unwrap().to_string();
+            assert!(refused.contains(limit), "{refused}");
+            assert_eq!(value(run(&client, "it.one().result").await), json!(1));
+        }
+        client.close_all_sessions().await;
+        // Waiting for others counts.
+        sandbox.cpu_time = Duration::from_secs(60);
+        sandbox.wall_time = Duration::from_millis(300);
+        let client = serving(endless(), sandbox);
+        let script = "parallel_settled([|| it.never(), || it.never(), || it.never()]).map(|one| one.error.message)";
+        let Value::Array(errors) = value(run(&client, script).await) else { panic!("no list") };
+        let late = "it did not answer within the 0.3 s that a request may take (`wall_seconds`)";
+        assert!(errors.len() == 3 && errors.iter().all(|error| error.to_string().contains(late)), "{errors:?}");
+        client.close_all_sessions().await;
+    }
+    Ok(())
+}
+
+/// A call that would take for long does not outlive its session, which closing would else wait for in vain.
+async fn closing() -> Result<(), Ignored> {
+    let mut sandbox = SandboxConfig::default();
+    sandbox.cpu_time = Duration::from_mins(2);
+    sandbox.wall_time = Duration::from_mins(2);
+    let client = serving(endless(), sandbox);
+    let session = client.create_session("it").await.unwrap();
+    let called = session.call_tool("never", Map::new(), CallOptions::default());
+    let mut called = std::pin::pin!(called);
+    // The call is under way once one that was made later has its answer.
+    tokio::select! {
+        biased;
+        answer = &mut called => panic!("{answer:?}"),
+        answer = session.call_tool("one", Map::new(), CallOptions::default()) => assert!(!answer.unwrap().is_error()),
+    }
+    let closed = tokio::time::timeout(Duration::from_secs(6), client.close_all_sessions());
+    let (failed, closed) = tokio::join!(called, closed);
+    failed.unwrap_err();
+    closed.unwrap();
     Ok(())
 }
 
