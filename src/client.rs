@@ -326,6 +326,13 @@ impl ClientBuilder {
 
     /// Adds a wasm server that this program brings: a module for WASI preview 1, a component for preview 2, or a component with typed
     /// functions. It goes before one of the same name in the configuration.
+    ///
+    /// ```no_run
+    /// use rhaiway::{Access, Client, SandboxConfig};
+    /// let sandbox = SandboxConfig::default().mount("./notes", "/notes", Access::ReadWrite);
+    /// let client = Client::builder().wasm_server("notes", std::fs::read("sandbox/dist/notes.wasm")?, sandbox).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wasm_server(
         mut self,
         name: impl Into<String>,
@@ -584,6 +591,14 @@ impl Client {
     }
 
     /// What each allowed server may do, as it is configured. Starts nothing.
+    ///
+    /// ```
+    /// use rhaiway::{Client, Config};
+    /// let config = Config::from_value(serde_json::json!({"mcpServers": {"time": {"command": "uvx", "args": ["mcp-server-time"]}}}))?;
+    /// let client = Client::builder().config(config).build()?;
+    /// assert_eq!(client.permissions()[0].isolation, "none");
+    /// # Ok::<(), rhaiway::Error>(())
+    /// ```
     #[must_use]
     pub fn permissions(&self) -> Vec<Permissions> {
         let settings = &self.inner.setup.settings;

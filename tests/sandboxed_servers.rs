@@ -78,6 +78,8 @@ async fn notes() -> Result<(), Ignored> {
         notes.append_to_note(#{name: "plan", text: "third line"});
         [notes.list_notes().notes.map(|note| note.name), notes.search_notes(#{query: "SECOND"}), fixed.read_note(#{name: "plan"})]
     "#;
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("/etc/hosts", folder.path().join("link.md")).unwrap();
     let said = value(run(&client, script).await);
     assert_eq!(said[0], json!(["plan"]));
     assert!(said[1].to_string().contains("second line") && said[2].to_string().contains("third line"), "{said}");

@@ -87,6 +87,12 @@ impl Access {
 }
 
 /// A host and a TCP port.
+///
+/// ```
+/// let endpoint: rhaiway::Endpoint = "[::1]:8080".parse()?;
+/// assert_eq!((&*endpoint.host, endpoint.port), ("::1", 8080));
+/// # Ok::<(), rhaiway::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Endpoint {
@@ -104,9 +110,16 @@ impl std::fmt::Display for Endpoint {
 }
 
 impl std::str::FromStr for Endpoint {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    /// [`Error::Config`] for what is no host and port.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Self::parse(text).map_err(|message| fault("network", message))
+    }
+}
+
+impl Endpoint {
+    fn parse(text: &str) -> Result<Self, String> {
         let wrong =
             || format!("expected a host and a port, such as `127.0.0.1:8080` or `api.example.com:443`, found `{text}`");
         let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
@@ -196,7 +209,7 @@ impl SandboxConfig {
     /// # Errors
     /// [`Error::Config`] for what is no host and port.
     pub fn network(mut self, endpoint: &str) -> Result<Self, Error> {
-        self.network.push(endpoint.parse().map_err(|message| fault("sandbox.network", message))?);
+        self.network.push(endpoint.parse()?);
         Ok(self)
     }
 }
@@ -322,7 +335,7 @@ fn variables(entry: &Entry) -> Result<BTreeMap<String, Option<String>>, Error> {
 
 fn network(entry: &Entry) -> Result<Vec<Endpoint>, Error> {
     let endpoint = |(index, text): (usize, String)| {
-        text.parse().map_err(|message| fault(&format!("{}.network[{index}]", entry.place), message))
+        Endpoint::parse(&text).map_err(|message| fault(&format!("{}.network[{index}]", entry.place), message))
     };
     entry.texts("network")?.into_iter().enumerate().map(endpoint).collect()
 }

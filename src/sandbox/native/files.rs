@@ -101,8 +101,11 @@ impl<'a> Needed<'a> {
 
     /// Whether the server could have put something else there, or a link on the way to it.
     fn may_change(&self, path: &Path) -> bool {
+        let mut writable = self.granted.iter().filter(|granted| granted.access == Access::ReadWrite).peekable();
+        if writable.peek().is_none() {
+            return false;
+        }
         let Ok((real, links)) = follow(path) else { return false };
-        let mut writable = self.granted.iter().filter(|granted| granted.access == Access::ReadWrite);
         writable.any(|granted| [&real].into_iter().chain(&links).any(|path| path.starts_with(&granted.real)))
     }
 

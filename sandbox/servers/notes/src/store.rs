@@ -17,7 +17,9 @@ impl Store {
     pub(crate) fn names(&self) -> Result<Vec<String>, String> {
         let listed = || -> io::Result<Vec<String>> {
             let entries = fs::read_dir(&self.folder)?.collect::<io::Result<Vec<_>>>()?;
-            let files = entries.iter().filter_map(|entry| entry.file_name().into_string().ok());
+            // A link leads elsewhere, and is none of the notes.
+            let files = entries.iter().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+            let files = files.filter_map(|entry| entry.file_name().into_string().ok());
             let names = files.filter_map(|file| file.strip_suffix(".md").map(String::from));
             Ok(names.filter(|name| check(name).is_ok()).collect())
         };
@@ -27,7 +29,11 @@ impl Store {
     }
 
     pub(crate) fn read(&self, name: &str) -> Result<Note, String> {
-        let bytes = fs::read(self.path(name)?).map_err(|error| self.explain_for(name, &error))?;
+        let bytes = fs::read(self.path(name)?).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => self.explain_for(name, &error),
+            _ if self.folder.is_dir() => format!("the note `{name}` can't be read: {error}"),
+            _ => self.explain(&error),
+        })?;
         Ok(Note { name: name.into(), text: String::from_utf8_lossy(&bytes).into_owned() })
     }
 
