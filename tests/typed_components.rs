@@ -89,7 +89,7 @@ fn component(wit: &str, functions: &[(&str, Gives)]) -> Vec<u8> {
         let wasm = |kinds: &[WasmType]| kinds.iter().map(|kind| value_type(*kind)).collect::<Vec<_>>();
         let (_, gives) = functions.iter().find(|(given, _)| *given == name).unwrap();
         add(&name, &wasm(&signature.params), &wasm(&signature.results), &|function, index| {
-            give(function, index, gives)
+            give(function, index, gives);
         });
     }
     let (mut memories, mut globals) = (MemorySection::new(), GlobalSection::new());
