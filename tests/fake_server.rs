@@ -118,6 +118,23 @@ pub fn answer(behaviour: &str, seen: &mut Seen, id: &Value, method: &str, params
             seen.discovery = id.clone();
             vec![]
         }
+        // As new servers do that took long to start.
+        "server/discover" if behaviour == "starts-late-and-new" => {
+            let answer = result(
+                r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{}},"ttlMs":0,"cacheScope":"private"}"#,
+            );
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(3500));
+                println!("{answer}");
+            });
+            vec![]
+        }
+        "initialize" if behaviour == "starts-late-and-new" => {
+            // After that answer.
+            std::thread::sleep(Duration::from_secs(1));
+            let refused = json!({"code": -32022, "message": "the initialize handshake is not accepted"});
+            vec![json!({"jsonrpc": "2.0", "id": id, "error": refused}).to_string()]
+        }
         "initialize" if behaviour == "starts-late" && !seen.discovery.is_null() => {
             let late = std::mem::take(&mut seen.discovery);
             let refused = json!({"jsonrpc": "2.0", "id": late, "error": {"code": -32601, "message": "unknown"}});

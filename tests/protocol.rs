@@ -22,6 +22,7 @@ pub fn tests() -> Vec<Trial> {
     vec![
         test("protocol::the_newest_common_revision_is_spoken", newest_revision),
         test("protocol::a_server_silent_about_discovery_is_initialised", silent_about_discovery),
+        test("protocol::a_server_that_is_discovered_late_is_not_initialised", late_to_be_discovered),
         test("protocol::an_entry_can_ask_for_a_revision", asked_revision),
         test("protocol::sampling_elicitation_and_roots_answer", callbacks_answer),
         test("protocol::elicitation_can_ask_to_open_an_address", visits),
@@ -380,6 +381,14 @@ async fn silent_about_discovery() -> Result<(), Ignored> {
         let calls = session.call_tool("calls", serde_json::Map::new(), CallOptions::default()).await.unwrap();
         assert_eq!(calls.structured().unwrap(), json!({"count": 1}));
     }
+    Ok(())
+}
+
+async fn late_to_be_discovered() -> Result<(), Ignored> {
+    let client = builder(json!({"new": fake_server::entry("starts-late-and-new")})).build().unwrap();
+    let session = client.create_session("new").await.unwrap();
+    assert_eq!(session.server_info().unwrap().protocol_version.as_str(), "2026-07-28");
+    client.close_all_sessions().await;
     Ok(())
 }
 

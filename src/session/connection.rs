@@ -121,6 +121,8 @@ pub(super) struct HandshakeError {
     pub(super) stderr: Vec<String>,
     /// Whether the server may just not know `server/discover`, and be confused by it.
     pub(super) maybe_legacy: bool,
+    /// Whether it does know it, but took so long to start that it seemed not to.
+    pub(super) is_modern: bool,
     /// Whether it took so long as a person was asked, and may do better now.
     pub(super) asked_somebody: bool,
     /// The HTTP status with which it was refused.
@@ -235,7 +237,15 @@ impl Link {
         }
         let refusal = error.as_ref().and_then(refusal);
         let message = format!("{reason}{}{denied}", wire.complaints());
-        Err(HandshakeError { message, stderr, maybe_legacy, asked_somebody: authorization.took_long(), refusal })
+        let is_modern = wire.discovered_late.load(Ordering::Relaxed);
+        Err(HandshakeError {
+            message,
+            stderr,
+            maybe_legacy,
+            is_modern,
+            asked_somebody: authorization.took_long(),
+            refusal,
+        })
     }
 
     /// Ends it unused.
@@ -257,7 +267,14 @@ fn unknown_version(version: &ProtocolVersion) -> HandshakeError {
     let known: Vec<&str> = ProtocolVersion::KNOWN_VERSIONS.iter().map(ProtocolVersion::as_str).collect();
     let known = known.join("`, `");
     let message = format!("it speaks the protocol revision `{version}`, which is none of those known here: `{known}`");
-    HandshakeError { message, stderr: Vec::new(), maybe_legacy: false, asked_somebody: false, refusal: None }
+    HandshakeError {
+        message,
+        stderr: Vec::new(),
+        maybe_legacy: false,
+        is_modern: false,
+        asked_somebody: false,
+        refusal: None,
+    }
 }
 
 /// The HTTP status with which the server refused to shake hands.

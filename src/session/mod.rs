@@ -47,7 +47,7 @@ use crate::tool::{BoxFuture, CallOptions, FailureKind, Tool, ToolAnswer, ToolCal
 use authorization::{AuthorizationSettings, StoredAuthorization};
 pub(crate) use callbacks::Callbacks;
 pub use callbacks::{CallbackError, Origin, ServerMessage};
-use connection::{ASKED, Connection, Handler, HandshakeError, LEGACY, Lifecycle, Link, Opened};
+use connection::{ASKED, Connection, Handler, HandshakeError, LEGACY, Lifecycle, Link, MODERN, Opened};
 pub use permissions::Permissions;
 pub(crate) use permissions::permissions;
 pub(crate) use process::Children;
@@ -1009,6 +1009,10 @@ impl Handshake<'_> {
         };
         let refused = match first {
             Ok(connection) => return Ok(connection),
+            Err(error) if error.is_modern => match shake(&Lifecycle::Version(MODERN)).await? {
+                Ok(connection) => return Ok(connection),
+                Err(error) => error,
+            },
             Err(error) if error.maybe_legacy && self.lifecycle == Lifecycle::Automatic => {
                 tracing::debug!(
                     server = &*inner.name,

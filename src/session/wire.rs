@@ -98,6 +98,8 @@ pub(super) struct Wire {
     /// Whether `server/discover` is only tried, and `initialize` follows where there is no answer.
     pub(super) tries_discovery: AtomicBool,
     discovering: Mutex<Option<Discovery>>,
+    /// Whether the server knows `server/discover`, and only took long to say so.
+    pub(super) discovered_late: AtomicBool,
     complaints: Mutex<VecDeque<String>>,
     /// For the callbacks, where there are any.
     heard: Option<mpsc::Sender<Heard>>,
@@ -152,6 +154,7 @@ impl Wire {
             under_way: Mutex::default(),
             tries_discovery: AtomicBool::default(),
             discovering: Mutex::default(),
+            discovered_late: AtomicBool::default(),
             complaints: Mutex::default(),
             heard,
             waiting_bytes: AtomicUsize::default(),
@@ -226,9 +229,12 @@ impl Wire {
         let mut discovering = self.discovering();
         let Some(discovery) = &*discovering else { return false };
         match serde_json::from_str(text) {
-            Ok(Peek { id: Some(answered), method: None, .. }) if answered == discovery.id => {
+            Ok(Peek { id: Some(answered), method: None, result, .. }) if answered == discovery.id => {
                 let is_late = discovery.is_given_up;
                 *discovering = None;
+                if is_late && result.is_some() {
+                    self.discovered_late.store(true, Ordering::Relaxed);
+                }
                 is_late
             }
             _ => false,
