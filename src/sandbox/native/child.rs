@@ -128,7 +128,9 @@ impl Child {
         }
         drop_capabilities().map_err(|error| Step::Capabilities.failed(error))?;
         close_on_exec().map_err(|error| Step::Files.failed(error))?;
-        become_reaper().map_err(|error| Step::Limits.failed(error))?;
+        if !self.namespaces {
+            become_reaper().map_err(|error| Step::Limits.failed(error))?;
+        }
         rustix::thread::set_no_new_privs(true).map_err(|error| Step::Landlock.failed(error))?;
         if let Some(ruleset) = self.ruleset.take() {
             let status = ruleset.restrict_self().map_err(|_| Step::Landlock.failed(rustix::io::Errno::PERM))?;
@@ -275,7 +277,7 @@ fn close_on_exec() -> io::Result<()> {
     Ok(())
 }
 
-/// Processes whose parents ended stay below it, where their computing is still counted.
+/// Processes whose parents ended stay below it, where their computing is still counted. In a namespace the first process takes them.
 fn become_reaper() -> io::Result<()> {
     // SAFETY: it sets a flag of this process.
     #[allow(unsafe_code, reason = "a system call")]
