@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use crate::processes::Mark;
-use crate::support::{Ignored, builder, missing, need_native_sandbox, program, run, test};
+use crate::support::{Ignored, builder, missing, need_native_sandbox, program, run, test, value};
 
 /// First argument of the test binary that makes it this server.
 pub const ARGUMENT: &str = "probe";
@@ -263,6 +263,7 @@ pub fn tests() -> Vec<Trial> {
     trials.push(Kind::Native.test("computing_of_others", computing_of_others));
     trials.push(Kind::Native.test("memory_of_children", memory_of_children));
     trials.push(Kind::Native.test("a_client_that_is_killed", killed_client));
+    trials.push(Kind::Native.test("ends_of_children_that_are_ignored", ignored_ends));
     trials.push(Kind::Native.test("what_it_needs_is_not_what_it_says", what_it_needs_is_not_what_it_says));
     trials.push(Kind::Native.test("the_kernel", kernel));
     trials.push(Kind::Native.test("attributes_of_files", attributes));
@@ -821,6 +822,22 @@ async fn killed_client() -> Result<(), Ignored> {
     Ok(())
 }
 
+/// Whoever starts the client may ignore the ends of children, which is inherited.
+async fn ignored_ends() -> Result<(), Ignored> {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("mcp.json");
+    std::fs::write(&file, json!({"mcpServers": {"probe": Kind::Native.entry(&[], &json!({}))}}).to_string()).unwrap();
+    let mut command = tokio::process::Command::new("sh");
+    command.args([
+        "-c",
+        "trap '' CHLD; exec \"$0\" run --eval 'probe.echo(#{text: \"x\"})' --config \"$1\"",
+        program(),
+    ]);
+    let output = command.arg(file).output().await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "x\n", "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
 /// What is granted at the next start is not what a server led there.
 async fn a_restart_grants_no_more(kind: Kind) -> Result<(), Ignored> {
     let folder = tempfile::tempdir().unwrap();
@@ -889,6 +906,10 @@ async fn what_it_needs_is_not_what_it_says() -> Result<(), Ignored> {
     );
     let refused = run(&client, &script).await.error.unwrap().to_string();
     assert!(refused.contains("Permission denied"), "{refused}");
+    // What would keep its reader waiting.
+    client.close_all_sessions().await;
+    assert!(std::process::Command::new("mkfifo").arg(place("rw/pyvenv.cfg")).status().unwrap().success());
+    assert_eq!(value(run(&client, "probe.echo(#{text: \"x\"})").await), json!("x"));
     // It names another interpreter, which is a secret.
     client.close_all_sessions().await;
     executable("rw/bin/server", format!("#!{}\n", place("outside/secret.txt").display()));
@@ -902,7 +923,7 @@ async fn what_it_needs_is_not_what_it_says() -> Result<(), Ignored> {
 /// What is read-only stays it, also inside of what is not; where that can't be enforced, nothing starts.
 async fn read_only_inside_of_what_is_not(kind: Kind) -> Result<(), Ignored> {
     let folder = tempfile::tempdir().unwrap();
-    let (outer, inner) = (folder.path().join("outer"), folder.path().join("outer/inner"));
+    let (outer, inner) = (folder.path().join("outer"), folder.path().join("outer/between/inner"));
     std::fs::create_dir_all(&inner).unwrap();
     let mut mounts = json!([{"host": outer, "access": "rw"}, {"host": inner, "access": "ro"}]);
     if kind.is_wasm() {
@@ -916,6 +937,11 @@ async fn read_only_inside_of_what_is_not(kind: Kind) -> Result<(), Ignored> {
     } else {
         assert!(refused.contains("Read-only file system"), "{refused}");
         probe.attempt("write", json!({"path": outer.join("new.txt"), "text": "x"})).await.unwrap();
+        // Nor can something else be put in its place for the next start.
+        for (from, to) in [("between", "renamed"), ("between/inner", "between/renamed")] {
+            let arguments = json!({"from": outer.join(from), "to": outer.join(to)});
+            probe.attempt("rename", arguments).await.unwrap_err();
+        }
     }
     assert_eq!(std::fs::read_dir(&inner).unwrap().count(), 0);
     probe.end().await;

@@ -1,5 +1,5 @@
-//! What a wasm server has used of its limits. Computing and output are counted by the request: a request that finds the server waiting
-//! starts afresh, and one that comes while it works adds to what it may use.
+//! What a server has used of its limits. Computing and output are counted by the request: a request that finds no other open starts afresh,
+//! and one that comes while others are adds to what the server may use.
 
 use std::io;
 use std::pin::Pin;
@@ -72,8 +72,8 @@ pub(crate) struct Meter {
     output: Count,
     /// CPU time of the thread at which the instance went on.
     went_on: AtomicU64,
-    /// Whether it computes, or was interrupted in computing.
-    is_busy: AtomicBool,
+    /// Requests that it has not answered.
+    open: AtomicU64,
     /// Whether it was interrupted, and waits for its turn to go on.
     gives_way: AtomicBool,
     exceeded: OnceLock<Limit>,
@@ -92,12 +92,15 @@ impl Count {
         Self { used: AtomicU64::new(0), may: AtomicU64::new(each), each }
     }
 
-    fn another(&self, afresh: bool) {
-        if afresh {
+    /// For a request more, with which so many are open. What was left over by others is not kept.
+    fn another(&self, open: u64) {
+        if open <= 1 {
             self.used.store(0, Ordering::Relaxed);
             self.may.store(self.each, Ordering::Relaxed);
         } else {
-            self.may.fetch_add(self.each, Ordering::Relaxed);
+            let most = self.used.load(Ordering::Relaxed).saturating_add(self.each.saturating_mul(open));
+            let may = self.may.load(Ordering::Relaxed).saturating_add(self.each);
+            self.may.store(may.min(most), Ordering::Relaxed);
         }
     }
 
@@ -115,7 +118,7 @@ impl Meter {
             cpu: Count::new(u64::try_from(cpu_time.as_nanos()).unwrap_or(u64::MAX / 2)),
             output: Count::new(max_output as u64),
             went_on: AtomicU64::default(),
-            is_busy: AtomicBool::default(),
+            open: AtomicU64::default(),
             gives_way: AtomicBool::default(),
             exceeded: OnceLock::new(),
             told: Notify::new(),
@@ -124,9 +127,14 @@ impl Meter {
 
     /// A request is about to be given to it. Answers to what it asks itself are none, or it could renew its limits as it likes.
     pub(crate) fn request(&self) {
-        let waits = !self.is_busy.load(Ordering::Acquire);
-        self.cpu.another(waits);
-        self.output.another(waits);
+        let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
+        self.cpu.another(open);
+        self.output.another(open);
+    }
+
+    /// It has answered a request, or need not any more.
+    pub(crate) fn answered(&self) {
+        let _ = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| open.checked_sub(1));
     }
 
     pub(crate) fn exceed(&self, limit: Limit) {
@@ -163,8 +171,7 @@ impl Meter {
 
     /// A process group has computed for so long since this was last told.
     #[cfg(target_os = "linux")]
-    pub(crate) fn used(&self, nanos: u64, is_busy: bool) {
-        self.is_busy.store(is_busy, Ordering::Release);
+    pub(crate) fn used(&self, nanos: u64) {
         if self.cpu.add(nanos) {
             self.exceed(Limit::CpuTime(self.cpu_time));
         }
@@ -218,7 +225,6 @@ impl<F: Future> Future for Metered<'_, F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = &mut *self;
-        this.meter.is_busy.store(true, Ordering::Release);
         this.meter.went_on.store(thread_time(), Ordering::Relaxed);
         let _ticking = this.sandbox.tick();
         let _waiting = this.sandbox.enter();
@@ -226,9 +232,7 @@ impl<F: Future> Future for Metered<'_, F> {
         let since = thread_time().saturating_sub(this.meter.went_on.load(Ordering::Relaxed));
         // What is too much by now is told at the next interruption, if there is one.
         this.meter.cpu.add(since);
-        let is_busy = this.meter.gives_way.load(Ordering::Relaxed);
-        this.meter.is_busy.store(is_busy, Ordering::Release);
-        if !is_busy {
+        if !this.meter.gives_way.load(Ordering::Relaxed) {
             this.turn.end();
         }
         polled
@@ -279,8 +283,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_to_a_waiting_server_starts_afresh() {
+    fn a_request_after_all_were_answered_starts_afresh() {
         let meter = Meter::new(Duration::from_secs(1), 10);
+        for _ in 0..3 {
+            meter.request();
+            meter.answered();
+        }
         meter.wrote(10);
         assert_eq!(meter.exceeded(), None);
         meter.request();
@@ -291,9 +299,16 @@ mod tests {
     }
 
     #[test]
-    fn a_request_to_a_busy_server_adds_to_what_it_may_use() {
+    fn requests_at_once_add_up_and_leave_nothing_over() {
         let meter = Meter::new(Duration::from_secs(1), 10);
-        meter.is_busy.store(true, Ordering::Relaxed);
+        for _ in 0..10 {
+            meter.request();
+            meter.request();
+            meter.answered();
+        }
+        for _ in 0..9 {
+            meter.answered();
+        }
         meter.request();
         meter.wrote(20);
         assert_eq!(meter.exceeded(), None);

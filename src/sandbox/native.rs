@@ -17,13 +17,14 @@ use std::process::Stdio;
 use std::sync::{Arc, OnceLock};
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, PathFd, Ruleset,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, Ruleset,
     RulesetAttr, RulesetCreated, RulesetCreatedAttr, Scope,
 };
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use self::child::{Child, Step};
+use self::child::{Bound, Child, Identity, Step};
 use self::network::Forwarder;
 use super::denials::Denials;
 use super::meter::Meter;
@@ -65,12 +66,13 @@ pub(crate) fn level() -> Result<Level, String> {
 }
 
 fn probe() -> Result<Level, String> {
-    ruleset(&[]).map_err(|error| format!("this system can't sandbox native servers: {NEEDS} ({error})"))?;
+    ruleset(std::iter::empty())
+        .map_err(|error| format!("this system can't sandbox native servers: {NEEDS} ({error})"))?;
     let mut child = Child::new(None, syscalls::filter(false, true)?);
     child.namespaces = true;
     let tried = |child: Child| {
         let mut command = std::process::Command::new("/bin/true");
-        command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.env_clear().current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let _alive = child.confine(&mut command)?;
         command.status()
     };
@@ -80,7 +82,9 @@ fn probe() -> Result<Level, String> {
             Some((Step::Seccomp, reason)) => {
                 Err(format!("this system can't sandbox native servers: seccomp: {reason}"))
             }
-            _ => Ok(Level { namespaces: false }),
+            Some(_) => Ok(Level { namespaces: false }),
+            // It came as far as to the program.
+            None => Ok(Level { namespaces: true }),
         },
     }
 }
@@ -142,24 +146,28 @@ impl NativeSandbox {
         let home = tempfile::Builder::new().prefix("rhaiway-").tempdir();
         let home = home.map_err(|error| format!("can't make a folder for its temporary files: {error}"))?;
         let own = home.path().canonicalize().map_err(|error| format!("can't find its temporary folder: {error}"))?;
-        let mut granted = vec![(own.clone(), read_write())];
-        granted.extend(mounts.iter().map(|mount| {
-            let access = match mount.access {
-                Access::ReadOnly => AccessFs::from_read(LANDLOCK),
-                Access::ReadWrite => read_write(),
-            };
-            (mount.real.clone(), access)
-        }));
-        granted.extend(needed.files.into_iter().map(|path| (path, AccessFs::from_read(LANDLOCK))));
-        granted.extend(files::DEVICES.iter().map(|path| (path.into(), AccessFs::ReadFile | AccessFs::WriteFile)));
+        // What was found above and no other, as a server that has it already may put another in its place at any time.
+        let opened = mounts.iter().map(|mount| Ok((mount, open_itself(mount)?))).collect::<Result<Vec<_>, String>>()?;
+        let identities =
+            opened.iter().map(|(mount, file)| Ok((*mount, identity(file)?))).collect::<Result<Vec<_>, String>>()?;
+        let folders = opened.into_iter().map(|(mount, file)| match mount.access {
+            Access::ReadOnly => (file, AccessFs::from_read(LANDLOCK)),
+            Access::ReadWrite => (file, read_write()),
+        });
+        let mut files = vec![(own.clone(), read_write())];
+        files.extend(needed.files.into_iter().map(|path| (path, AccessFs::from_read(LANDLOCK))));
+        files.extend(files::DEVICES.iter().map(|path| (path.into(), AccessFs::ReadFile | AccessFs::WriteFile)));
         let network = if sandbox.network.is_empty() {
             None
         } else {
             let network = network::Prepared::new(&sandbox.network, home.path())?;
-            granted.push((network.hosts().into(), AccessFs::ReadFile.into()));
+            files.push((network.hosts().into(), AccessFs::ReadFile.into()));
             Some(network)
         };
-        let mut ruleset = ruleset(&granted).map_err(|error| format!("Landlock refuses its rules: {error}"))?;
+        // What is not there needs no rule.
+        let files = files.into_iter().filter_map(|(path, access)| Some((open(&path).ok()?, access)));
+        let mut ruleset =
+            ruleset(files.chain(folders)).map_err(|error| format!("Landlock refuses its rules: {error}"))?;
         for endpoint in &sandbox.network {
             let rule = NetPort::new(endpoint.port, AccessNet::ConnectTcp);
             ruleset = ruleset.add_rule(rule).map_err(|error| format!("Landlock refuses its rules: {error}"))?;
@@ -167,7 +175,7 @@ impl NativeSandbox {
         let memory = sandbox.memory.unwrap_or(NATIVE_MEMORY);
         let mut child = Child::new(Some(ruleset), syscalls::filter(network.is_some(), level.namespaces)?);
         child.namespaces = level.namespaces;
-        child.mounts = bound(own, &mounts)?;
+        child.mounts = bound(own, &identities)?;
         child.network = network.as_ref().map(network::Prepared::inside).transpose()?;
         child.limits =
             vec![(libc::RLIMIT_CORE, 0), (libc::RLIMIT_DATA, memory as u64), (libc::RLIMIT_NOFILE, OPEN_FILES)];
@@ -273,21 +281,47 @@ fn mounts(level: Level, sandbox: &SandboxConfig) -> Result<Vec<Granted>, String>
 }
 
 /// What is mounted anew where there are namespaces, the outer before the inner: all that can be written, and what can't, but is inside of that.
-fn bound(home: PathBuf, mounts: &[Granted]) -> Result<Vec<(CString, Access)>, String> {
-    let mut bound = BTreeMap::from([(home, Access::ReadWrite)]);
-    let writable = |mount: &&Granted| mount.access == Access::ReadWrite;
-    let is_inside = |mount: &Granted| mounts.iter().filter(writable).any(|outer| mount.real.starts_with(&outer.real));
-    for mount in mounts.iter().filter(|mount| is_inside(mount)) {
-        // The same folder twice: what is allowed less wins.
-        let access = bound.entry(mount.real.clone()).or_insert(mount.access);
+fn bound(home: PathBuf, mounts: &[(&Granted, Identity)]) -> Result<Vec<Bound>, String> {
+    let mut bound = BTreeMap::from([(home, (Access::ReadWrite, None))]);
+    let outer = |inner: &Granted| {
+        let all = mounts.iter().filter(|(mount, _)| mount.access == Access::ReadWrite);
+        let outer = all.filter(|(mount, _)| inner.real.starts_with(&mount.real)).map(|(mount, _)| &mount.real);
+        outer.min_by_key(|path| path.components().count())
+    };
+    for (mount, identity) in mounts {
+        let Some(outer) = outer(mount) else { continue };
         if mount.access == Access::ReadOnly {
-            *access = Access::ReadOnly;
+            // Each folder on the way to it, as what is mounted can't be renamed, and the way can't be led elsewhere.
+            let between = mount.real.ancestors().skip(1).take_while(|folder| *folder != outer);
+            for folder in between {
+                bound.entry(folder.to_path_buf()).or_insert((Access::ReadWrite, None));
+            }
+            // The same folder twice: what is allowed less wins.
+            bound.insert(mount.real.clone(), (Access::ReadOnly, Some(*identity)));
+        } else {
+            bound.entry(mount.real.clone()).or_insert((Access::ReadWrite, Some(*identity))).1 = Some(*identity);
         }
     }
     let mut bound: Vec<_> = bound.into_iter().collect();
     bound.sort_by_key(|(path, _)| path.components().count());
     let path = |path: PathBuf| CString::new(path.into_os_string().into_vec()).map_err(|error| error.to_string());
-    bound.into_iter().map(|(real, access)| Ok((path(real)?, access))).collect()
+    let ready = |(real, (access, identity))| Ok(Bound { path: path(real)?, access, identity });
+    bound.into_iter().map(ready).collect()
+}
+
+/// Opens what a mount was found to be.
+fn open_itself(mount: &Granted) -> Result<OwnedFd, String> {
+    let failed = |error| format!("can't mount `{}`: {}", mount.host.display(), std::io::Error::from(error));
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    rustix::fs::openat2(CWD, &mount.real, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).map_err(failed)
+}
+
+fn open(path: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn identity(file: &OwnedFd) -> Result<Identity, String> {
+    child::identity(file).map_err(|error| format!("can't look at a mount: {error}"))
 }
 
 /// Why a command that was set up could not be started, if that is the sandbox's doing.
@@ -302,18 +336,19 @@ fn read_write() -> BitFlags<AccessFs> {
 }
 
 /// Lets do with these files what stands beside them, and nothing with all others.
-fn ruleset(granted: &[(PathBuf, BitFlags<AccessFs>)]) -> Result<RulesetCreated, landlock::RulesetError> {
+fn ruleset(
+    granted: impl Iterator<Item = (OwnedFd, BitFlags<AccessFs>)>,
+) -> Result<RulesetCreated, landlock::RulesetError> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(LANDLOCK))?
         .handle_access(AccessNet::from_all(LANDLOCK))?
         .scope(Scope::from_all(LANDLOCK))?
         .create()?;
-    for (path, access) in granted {
-        // What is not there needs no rule; that mounts are there was seen to before.
-        let Ok(opened) = PathFd::new(path) else { continue };
-        let access = if path.is_dir() { *access } else { *access & AccessFs::from_file(LANDLOCK) };
-        ruleset = ruleset.add_rule(PathBeneath::new(opened, access))?;
+    for (file, access) in granted {
+        let is_folder = rustix::fs::fstat(&file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
+        let access = if is_folder { access } else { access & AccessFs::from_file(LANDLOCK) };
+        ruleset = ruleset.add_rule(PathBeneath::new(file, access))?;
     }
     Ok(ruleset)
 }

@@ -673,6 +673,7 @@ impl TypedServer {
             called
         };
         self.bounded(meter, &turn, until, work).await.map_err(|ended| explain(&ended, tail))?;
+        meter.answered();
         // What follows needs neither the instance nor its turn.
         match kept {
             Some(mut kept) => *kept = Some(instance),

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use rmcp::RoleClient;
 use rmcp::model::{
-    ClientJsonRpcMessage, ClientRequest, EmptyResult, ErrorCode, ErrorData, GetExtensions, GetMeta, JsonRpcMessage,
-    ListToolsResult, LoggingLevel, ProgressToken, RequestId, ServerJsonRpcMessage, ServerNotification, ServerResult,
+    ClientJsonRpcMessage, ClientNotification, ClientRequest, EmptyResult, ErrorCode, ErrorData, GetExtensions, GetMeta,
+    JsonRpcMessage, ListToolsResult, LoggingLevel, ProgressToken, RequestId, ServerJsonRpcMessage, ServerNotification,
+    ServerResult,
 };
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
@@ -459,8 +460,14 @@ where
 
     fn send(&mut self, message: TxJsonRpcMessage<RoleClient>) -> impl Future<Output = io::Result<()>> + Send + 'static {
         self.wire.sent(&message);
-        if let (JsonRpcMessage::Request(_), Some(meter)) = (&message, &self.meter) {
-            meter.request();
+        match (&message, &self.meter) {
+            (JsonRpcMessage::Request(_), Some(meter)) => meter.request(),
+            (JsonRpcMessage::Notification(told), Some(meter))
+                if matches!(told.notification, ClientNotification::CancelledNotification(_)) =>
+            {
+                meter.answered();
+            }
+            _ => {}
         }
         let (writer, mut closed) = (Arc::clone(&self.writer), self.closed.subscribe());
         async move {
@@ -491,6 +498,9 @@ where
             if let Some(message) =
                 Some(text.trim()).filter(|text| !text.is_empty()).and_then(|text| self.wire.received(text))
             {
+                if let (JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_), Some(meter)) = (&message, &self.meter) {
+                    meter.answered();
+                }
                 return Some(message);
             }
         }

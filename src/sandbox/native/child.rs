@@ -69,12 +69,27 @@ impl Step {
     }
 }
 
+/// What is mounted anew.
+pub(super) struct Bound {
+    pub(super) path: CString,
+    pub(super) access: Access,
+    /// Of what it has to be.
+    pub(super) identity: Option<Identity>,
+}
+
+/// The device and number of a file.
+pub(super) type Identity = (u64, u64);
+
+pub(super) fn identity(file: &OwnedFd) -> rustix::io::Result<Identity> {
+    rustix::fs::fstat(file).map(|stat| (stat.st_dev, stat.st_ino))
+}
+
 /// What the child does to itself.
 #[derive(Default)]
 pub(super) struct Child {
     pub(super) namespaces: bool,
     /// What is mounted anew where there are namespaces, without links, the outer before the inner. Everything else is read-only there.
-    pub(super) mounts: Vec<(CString, Access)>,
+    pub(super) mounts: Vec<Bound>,
     pub(super) network: Option<Inside>,
     pub(super) limits: Vec<(libc::__rlimit_resource_t, u64)>,
     ruleset: Option<RulesetCreated>,
@@ -166,14 +181,17 @@ impl Child {
     fn mount_read_only(&self) -> rustix::io::Result<()> {
         use rustix::mount::{MountPropagationFlags, mount_bind_recursive, mount_change};
         mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-        for (path, _) in &self.mounts {
+        for Bound { path, identity: expected, .. } in &self.mounts {
             let opened = open_without_links(path)?;
+            if expected.is_some_and(|expected| identity(&opened) != Ok(expected)) {
+                return Err(rustix::io::Errno::STALE);
+            }
             let mut place = [0; PLACE];
             let place = place_of(&opened, &mut place);
             mount_bind_recursive(place, place)?;
         }
         set_read_only(&open_without_links(c"/")?, true, true)?;
-        for (path, access) in &self.mounts {
+        for Bound { path, access, .. } in &self.mounts {
             let opened = open_without_links(path)?;
             let read_only = *access == Access::ReadOnly;
             // What was mounted read-only inside of it has to stay so.
@@ -184,7 +202,9 @@ impl Child {
         // SAFETY: the path is written to memory of that size, and read from there.
         #[allow(unsafe_code, reason = "system calls")]
         unsafe {
-            if !libc::getcwd(folder.as_mut_ptr(), folder.len()).is_null() && libc::chdir(folder.as_ptr()) == 0 {
+            let is_there = !libc::getcwd(folder.as_mut_ptr(), folder.len()).is_null();
+            // What was only this user's as long as it was root, or is no more, is nobody's working folder.
+            if (is_there && libc::chdir(folder.as_ptr()) == 0) || libc::chdir(c"/".as_ptr()) == 0 {
                 return Ok(());
             }
         }

@@ -45,6 +45,9 @@ const SYSTEM: &[&str] = &[
 ];
 /// Devices that hold nothing of anybody's. Not `/dev/zero`, of which memory can be mapped that counts as nobody's.
 pub(super) const DEVICES: &[&str] = &["/dev/full", "/dev/null", "/dev/random", "/dev/urandom"];
+/// Bytes of a first line, as the kernel has it, and of the settings of a Python environment.
+const LINE: u64 = 256;
+const SETTINGS: u64 = 16 << 10;
 /// Interpreters that start interpreters.
 const DEPTH: usize = 4;
 
@@ -148,7 +151,7 @@ impl<'a> Needed<'a> {
     /// Where a program and its libraries are installed, such as `/opt/python`.
     fn add_prefix(&mut self, prefix: &Path, is_said: bool, depth: usize) {
         let settings = prefix.join("pyvenv.cfg");
-        if let Ok(text) = std::fs::read_to_string(&settings) {
+        if let Some(text) = start_of(&settings, SETTINGS).and_then(|text| String::from_utf8(text).ok()) {
             self.add(prefix, is_said);
             let home = text.lines().filter_map(|line| line.split_once('=')).find(|(key, _)| key.trim() == "home");
             if let Some((_, home)) = home {
@@ -170,11 +173,19 @@ impl<'a> Needed<'a> {
     }
 }
 
+/// The first bytes of a file; never waits, as for a pipe that a server put in its place.
+fn start_of(path: &Path, most: u64) -> Option<Vec<u8>> {
+    use rustix::fs::{Mode, OFlags};
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let file = std::fs::File::from(file);
+    let mut start = Vec::new();
+    (file.metadata().ok()?.is_file() && file.take(most).read_to_end(&mut start).is_ok()).then_some(start)
+}
+
 /// The program that a script's first line names.
 fn interpreter(script: &Path, path: Option<&str>) -> Option<PathBuf> {
-    let mut start = [0; 256];
-    let read = std::fs::File::open(script).ok()?.read(&mut start).ok()?;
-    let line = start[..read].strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let start = start_of(script, LINE)?;
+    let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
     let line = std::str::from_utf8(line).ok()?;
     let mut words = line.split_whitespace();
     let program = words.next()?;

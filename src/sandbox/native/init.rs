@@ -51,13 +51,20 @@ impl Data {
 fn range(line: &str) -> Option<(usize, usize)> {
     let mut fields = line.split_ascii_whitespace();
     let (start, end) = fields.next()?.split_once('-')?;
-    let is_data = fields.next()? == "rw-p" && fields.nth(2)? == "0";
+    // The main thread's stack may have grown since, and be the one that is used.
+    let is_data = fields.next()? == "rw-p" && fields.nth(2)? == "0" && fields.next() != Some("[stack]");
     let address = |text| usize::from_str_radix(text, 16).ok();
     is_data.then_some((address(start)?, address(end)?))
 }
 
 /// Makes the two processes, and comes back in that of the server. `alive` hangs up when everything is to end.
 pub(super) fn split(alive: &OwnedFd, data: &Data) -> io::Result<()> {
+    // Whoever started us may ignore the ends of children; these are waited for.
+    // SAFETY: no handler runs.
+    #[allow(unsafe_code, reason = "a system call")]
+    unsafe {
+        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+    }
     let (told, tells) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     match fork()? {
         0 => {}

@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 use std::fs;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
 
 use super::super::meter::{Limit, Meter};
 
@@ -12,6 +14,8 @@ use super::super::meter::{Limit, Meter};
 const SOON: Duration = Duration::from_nanos(SOON_NANOS);
 const LATER: Duration = Duration::from_millis(250);
 const SOON_NANOS: u64 = 50_000_000;
+/// Looks at which nobody computed, before those come later.
+const IDLE: u32 = 20;
 
 /// A group that is watched. Dropping it ends the watch.
 pub(crate) struct Watch {
@@ -43,6 +47,14 @@ struct Process {
     id: Id,
     used: Used,
     runs: bool,
+}
+
+/// What there is of a group.
+#[derive(Default)]
+struct Seen {
+    /// The first process of its namespace.
+    first: Option<u32>,
+    processes: Vec<Process>,
 }
 
 type Groups = HashMap<u32, Watched>;
@@ -83,35 +95,46 @@ impl Drop for Watch {
 fn run() {
     // Root has no limit of processes but this one, and may come before all of them.
     let _ = rustix::process::setpriority_process(None, -20);
+    let (mut last, mut idle) = (Instant::now(), 0);
     loop {
         let is_empty = |groups: &mut Option<Groups>| groups.as_ref().is_none_or(HashMap::is_empty);
         drop(BEGUN.wait_while(groups(), is_empty));
         let seen = look();
         let mut computed = false;
+        // After a wait for a group to watch, nothing was to be seen for most of the time.
+        let passed = u64::try_from(last.elapsed().min(LATER).as_nanos()).unwrap_or(SOON_NANOS);
+        last = Instant::now();
         for (group, watched) in groups().iter_mut().flatten() {
-            let Some(processes) = seen.get(group) else { continue };
-            let since = watched.since(processes);
-            // Most of a processor since the last look.
-            let is_busy = since > SOON_NANOS / 2;
+            let Some(Seen { first, processes }) = seen.get(group) else { continue };
+            let since = watched.since(processes, passed);
             computed |= since > 0;
-            watched.meter.used(since, is_busy);
+            watched.meter.used(since);
             if processes.len() > watched.processes {
                 watched.meter.exceed(Limit::Processes(watched.processes));
                 // Those who are told of it may have to wait for all of these.
-                let leader = i32::try_from(*group).ok().and_then(rustix::process::Pid::from_raw);
-                let kill = |leader| rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
-                let _ = leader.map(kill);
+                kill(*group, *first);
             } else if watched.is_over(processes) {
                 watched.meter.exceed(Limit::Memory(watched.memory));
             }
         }
-        std::thread::sleep(if computed { SOON } else { LATER });
+        idle = if computed { 0 } else { idle + 1 };
+        std::thread::sleep(if idle < IDLE { SOON } else { LATER });
     }
+}
+
+/// Ends a group: by the first process of its namespace, where there is one, as that takes all others with it.
+fn kill(group: u32, first: Option<u32>) {
+    let process = |number: u32| i32::try_from(number).ok().and_then(Pid::from_raw);
+    let _ = match (first.and_then(process), process(group)) {
+        (Some(first), _) => rustix::process::kill_process(first, Signal::KILL),
+        (None, Some(group)) => rustix::process::kill_process_group(group, Signal::KILL),
+        (None, None) => Ok(()),
+    };
 }
 
 impl Watched {
     /// What its processes have computed since the last look.
-    fn since(&mut self, processes: &[Process]) -> u64 {
+    fn since(&mut self, processes: &[Process], passed: u64) -> u64 {
         let mut gone = std::mem::take(&mut self.known);
         let (mut own, mut waited, mut fresh, mut fresh_running) = (0, 0, 0, 0);
         for process in processes {
@@ -130,7 +153,7 @@ impl Watched {
         let counted: u64 = gone.values().map(|used| used.own + used.waited).sum();
         // A new one that runs stands for others that came and went unseen.
         let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64);
-        own + fresh.max(fresh_running.min(cpus) * SOON_NANOS) + waited.saturating_sub(counted)
+        own + fresh.max(fresh_running.min(cpus) * passed) + waited.saturating_sub(counted)
     }
 
     /// Whether they have more memory than they may, without what they share.
@@ -159,11 +182,11 @@ fn proportional(process: u32) -> Option<usize> {
 }
 
 /// The processes of all groups that are watched. Where one has too many, that is all that matters: it is told before those compute on.
-fn look() -> HashMap<u32, Vec<Process>> {
-    let mut groups: HashMap<u32, (usize, bool, Vec<Process>)> = groups()
+fn look() -> HashMap<u32, Seen> {
+    let mut groups: HashMap<u32, (usize, bool, Seen)> = groups()
         .iter()
         .flatten()
-        .map(|(group, watched)| (*group, (watched.processes, watched.namespaces, Vec::new())))
+        .map(|(group, watched)| (*group, (watched.processes, watched.namespaces, Seen::default())))
         .collect();
     let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -175,17 +198,20 @@ fn look() -> HashMap<u32, Vec<Process>> {
         let fields: Vec<&str> = rest.split(' ').collect();
         let field = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
         let Ok(group) = u32::try_from(field(2)) else { continue };
-        let Some((most, namespaces, processes)) = groups.get_mut(&group) else { continue };
+        let Some((most, namespaces, seen)) = groups.get_mut(&group) else { continue };
         // That which was started, and the first one inside.
-        if *namespaces && (number == group || field(1) == u64::from(group)) {
+        if *namespaces && number == group {
+            continue;
+        }
+        if *namespaces && field(1) == u64::from(group) {
+            seen.first = Some(number);
             continue;
         }
         let used = Used { own: (field(11) + field(12)) * tick, waited: (field(13) + field(14)) * tick };
-        processes.push(Process { id: (number, field(19)), used, runs: fields[0] == "R" });
-        if processes.len() > *most {
-            let processes = std::mem::take(processes);
-            return HashMap::from([(group, processes)]);
+        seen.processes.push(Process { id: (number, field(19)), used, runs: fields[0] == "R" });
+        if seen.processes.len() > *most {
+            return HashMap::from([(group, std::mem::take(seen))]);
         }
     }
-    groups.into_iter().map(|(group, (_, _, processes))| (group, processes)).collect()
+    groups.into_iter().map(|(group, (_, _, seen))| (group, seen)).collect()
 }
