@@ -652,16 +652,17 @@ async fn pipes_that_nobody_writes_to(kind: Kind) -> Result<(), Ignored> {
     if kind.is_wasm() {
         mount["guest"] = json!(guest);
     }
-    let entry = kind.entry(&[], &json!({"mounts": [mount], "wall_seconds": 0.05}));
+    let waiting = kind.entry(&[], &json!({"mounts": [mount], "wall_seconds": 0.05}));
+    let servers = json!({"waiting": waiting, "probe": kind.entry(&[], &json!({}))});
     let file = place.path().join("mcp.json");
-    std::fs::write(&file, json!({"mcpServers": {"probe": entry}}).to_string()).unwrap();
+    std::fs::write(&file, json!({"mcpServers": servers}).to_string()).unwrap();
     // More than there are threads to wait.
     let count = if kind.is_wasm() { 70 } else { 3 };
     let script = format!(
         r#"
         let failed = [];
         for i in 0..{count} {{
-            try {{ probe.read(#{{path: "{}"}}); }} catch (e) {{ failed.push(e.message.contains("wall_seconds")); }}
+            try {{ waiting.read(#{{path: "{}"}}); }} catch (e) {{ failed.push(e.message.contains("wall_seconds")); }}
         }}
         [failed.filter(|is_late| is_late).len(), probe.echo(#{{text: "again"}})]
         "#,

@@ -193,18 +193,18 @@ async fn limits() -> Result<(), Ignored> {
     for lifetime in [Lifetime::Call, Lifetime::Session] {
         let mut sandbox = SandboxConfig::default();
         sandbox.instance = lifetime;
-        sandbox.cpu_time = Duration::from_millis(200);
-        let client = serving(endless(), sandbox.clone());
-        for (function, limit) in [
-            ("never", "it computed for longer than the 0.2 s that one request may take (`cpu_seconds`)"),
-            ("more", "it needs more memory than its 64 MiB (`memory_mb`)"),
-            ("itself", "its stack is full"),
+        for (function, seconds, limit) in [
+            ("never", 1, "it computed for longer than the 1 s that one request may take (`cpu_seconds`)"),
+            ("more", 60, "it needs more memory than its 64 MiB (`memory_mb`)"),
+            ("itself", 60, "its stack is full"),
         ] {
+            sandbox.cpu_time = Duration::from_secs(seconds);
+            let client = serving(endless(), sandbox.clone());
             let refused = run(&client, &format!("it.{function}()")).await.error.unwrap().to_string();
             assert!(refused.contains(limit), "{refused}");
             assert_eq!(value(run(&client, "it.one().result").await), json!(1));
+            client.close_all_sessions().await;
         }
-        client.close_all_sessions().await;
         // Waiting for others counts.
         sandbox.cpu_time = Duration::from_secs(60);
         sandbox.wall_time = Duration::from_millis(300);
