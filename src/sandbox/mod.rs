@@ -18,11 +18,12 @@ use std::time::Duration;
 use tokio::runtime::{EnterGuard, Runtime};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter};
 
+use crate::config::SandboxConfig;
 use crate::error::Error;
 use crate::limits::MAX_MEMORY;
 
 use cache::Compiled;
-pub(crate) use denials::Denials;
+use denials::Denials;
 pub(crate) use meter::{Limit, Meter, MeteredOutput, mib};
 pub(crate) use native::{
     NATIVE_MEMORY, NativeSandbox, explain as explain_native, level as native_level, program_files, unenforceable,
@@ -44,6 +45,27 @@ const WASM_STACK: usize = 3 << 19;
 
 /// Threads that wait for files of wasm servers, all of them together.
 const WAITING: usize = 64;
+
+/// What whoever speaks with a sandboxed server has to see to.
+#[derive(Clone)]
+pub(crate) struct Bounds {
+    pub(crate) denials: Arc<Denials>,
+    /// Has to be told of each request, and of each answer.
+    pub(crate) meter: Arc<Meter>,
+    /// How long a request to it may take.
+    pub(crate) wall_time: Duration,
+}
+
+impl Bounds {
+    /// `hides`: what is not mounted looks as if it were not there.
+    fn new(sandbox: &SandboxConfig, hides: bool) -> Self {
+        Self {
+            denials: Arc::new(Denials::new(sandbox, hides)),
+            meter: Meter::new(sandbox.cpu_time, sandbox.max_output),
+            wall_time: sandbox.wall_time,
+        }
+    }
+}
 
 /// What compiling needs to know.
 #[derive(Clone, Default)]

@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, Ruleset,
@@ -26,8 +26,7 @@ use tokio::process::Command;
 
 use self::child::{Bound, Child, Identity, Step};
 use self::network::Forwarder;
-use super::denials::Denials;
-use super::meter::Meter;
+use super::Bounds;
 use super::mounts::Granted;
 use crate::config::{Access, Mount, SandboxConfig};
 
@@ -40,7 +39,7 @@ const NEEDS: &str = "it needs Linux 6.12 or newer, with Landlock enabled";
 /// Memory of a server with all its processes, where nothing else was said. Interpreters map much more than a wasm server.
 pub(crate) const NATIVE_MEMORY: usize = 1 << 30;
 /// Processes that a server may have, itself included.
-pub(crate) const PROCESSES: usize = 64;
+const PROCESSES: usize = 64;
 /// Threads of all of them, for users other than root.
 const THREADS: u64 = 512;
 const OPEN_FILES: u64 = 1024;
@@ -104,18 +103,14 @@ pub(crate) struct NativeSandbox {
     /// Its home and its temporary files; removed with this.
     home: TempDir,
     memory: usize,
-    denials: Arc<Denials>,
-    meter: Arc<Meter>,
-    wall_time: std::time::Duration,
+    bounds: Bounds,
     namespaces: bool,
     alive: Option<OwnedFd>,
 }
 
 /// A native server that was started.
 pub(crate) struct Confined {
-    pub(crate) denials: Arc<Denials>,
-    pub(crate) meter: Arc<Meter>,
-    pub(crate) wall_time: std::time::Duration,
+    pub(crate) bounds: Bounds,
     /// All of these have to live as long as the server, which ends with the first.
     alive: Option<OwnedFd>,
     _watch: Watch,
@@ -187,10 +182,8 @@ impl NativeSandbox {
             .filter_map(|(name, value)| Some((name.to_string(), value?)))
             .collect();
         env.extend(sandbox.env.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))));
-        let meter = Meter::new(sandbox.cpu_time, sandbox.max_output);
-        let (denials, wall_time) = (Arc::new(Denials::new(sandbox, false)), sandbox.wall_time);
-        let namespaces = level.namespaces;
-        Ok(Self { child, network, env, home, memory, denials, meter, wall_time, namespaces, alive: None })
+        let (bounds, namespaces) = (Bounds::new(sandbox, false), level.namespaces);
+        Ok(Self { child, network, env, home, memory, bounds, namespaces, alive: None })
     }
 
     /// Sets the command up: its variables, and what it does before it becomes the server.
@@ -202,12 +195,12 @@ impl NativeSandbox {
 
     /// The server was started; it leads its process group.
     pub(crate) fn started(self, group: u32) -> Result<Confined, String> {
-        let Self { network, home, memory, denials, meter, wall_time, namespaces, alive, .. } = self;
+        let Self { network, home, memory, bounds, namespaces, alive, .. } = self;
         let network = network.map(network::Prepared::forward).transpose()?;
-        let watch = Watch::new(group, &meter, memory, PROCESSES, namespaces);
+        let watch = Watch::new(group, &bounds.meter, memory, PROCESSES, namespaces);
         let watch = watch.map_err(|error| format!("its limits can't be enforced: no thread to watch it: {error}"))?;
         let alive = alive.filter(|_| namespaces);
-        Ok(Confined { denials, meter, wall_time, home, alive, _watch: watch, _network: network })
+        Ok(Confined { bounds, home, alive, _watch: watch, _network: network })
     }
 }
 

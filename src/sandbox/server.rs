@@ -7,7 +7,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 use tokio::io::DuplexStream;
@@ -26,7 +26,7 @@ use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiCtxView, WasiView};
 use super::denials::Denials;
 use super::meter::{Limit, Meter, Metered, MeteredOutput};
 use super::typed::{Answer, TypedTool, TypedTools, Unanswered, is_out_of_fuel};
-use super::{Compiling, Sandbox, Turn, mounts};
+use super::{Bounds, Compiling, Sandbox, Turn, mounts};
 use crate::config::{Access, Endpoint, Lifetime, SandboxConfig};
 use crate::tool::BoxFuture;
 
@@ -182,11 +182,7 @@ pub(crate) struct Running {
     pub(crate) input: DuplexStream,
     pub(crate) output: DuplexStream,
     pub(crate) errors: DuplexStream,
-    pub(crate) denials: Arc<Denials>,
-    /// Has to be told of each request.
-    pub(crate) meter: Arc<Meter>,
-    /// How long a request to it may take. Whoever sends it has to see to that.
-    pub(crate) wall_time: Duration,
+    pub(crate) bounds: Bounds,
     /// Runs it. Dropping it ends it at once.
     pub(crate) run: BoxFuture<'static, Ended>,
 }
@@ -259,19 +255,19 @@ impl WasmServer {
 
     /// Starts it as a server. Strings of `sandbox` are expanded.
     pub(crate) fn start(self: &Arc<Self>, arguments: &[String], sandbox: &SandboxConfig) -> Result<Running, String> {
-        let meter = Meter::new(sandbox.cpu_time, sandbox.max_output);
-        let denials = Arc::new(Denials::new(sandbox, true));
+        let bounds = Bounds::new(sandbox, true);
+        let Bounds { denials, meter, .. } = &bounds;
         let (input, their_input) = tokio::io::duplex(PIPE);
         let (output, their_output) = tokio::io::duplex(PIPE);
         let (errors, their_errors) = tokio::io::duplex(ERRORS_PIPE);
         let mut wasi = self.context(arguments, sandbox)?;
         wasi.stdin(AsyncStdinStream::new(their_input))
-            .stdout(AsyncStdoutStream::new(PIPE, MeteredOutput::new(their_output, &meter)))
-            .stderr(AsyncStdoutStream::new(ERRORS_PIPE, MeteredOutput::new(their_errors, &meter)));
-        let mut store = self.store(&mut wasi, sandbox, &meter, &denials);
+            .stdout(AsyncStdoutStream::new(PIPE, MeteredOutput::new(their_output, meter)))
+            .stderr(AsyncStdoutStream::new(ERRORS_PIPE, MeteredOutput::new(their_errors, meter)));
+        let mut store = self.store(&mut wasi, sandbox, meter, denials);
         // What it reads at once is in its own memory, too.
         store.set_hostcall_fuel(HANDED.max(sandbox.memory.unwrap_or(MEMORY)));
-        let (server, counted) = (Arc::clone(self), Arc::clone(&meter));
+        let (server, counted) = (Arc::clone(self), Arc::clone(meter));
         let run = async move {
             let (turn, sandbox) = (Arc::clone(&store.data().turn), Arc::clone(&server.sandbox));
             let running = Metered::new(server.run(store), &counted, &turn, &sandbox);
@@ -281,7 +277,7 @@ impl WasmServer {
             };
             ending(&counted, ended)
         };
-        Ok(Running { input, output, errors, denials, meter, wall_time: sandbox.wall_time, run: Box::pin(run) })
+        Ok(Running { input, output, errors, bounds, run: Box::pin(run) })
     }
 
     async fn run(&self, mut store: Store<State>) -> wasmtime::Result<()> {

@@ -101,7 +101,7 @@ fn of_native(
     program: &Program,
     place: &ConfigPlace<'_>,
 ) -> Permissions {
-    let path = program.env.get("PATH").cloned().or_else(|| (place.variables)("PATH"));
+    let path = program.search_path(place.variables);
     let mut permissions = of_sandbox(permissions, sandbox, NATIVE_MEMORY);
     match native_level() {
         Ok(level) => {

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::config::SandboxConfig;
-use crate::sandbox::{Denials, Ended, Limit, Meter, MeteredOutput, NativeSandbox, Running, explain_native};
+use crate::sandbox::{Bounds, Ended, Limit, Meter, MeteredOutput, NativeSandbox, Running, explain_native};
 use crate::tool::BoxFuture;
 
 /// What a program needs to start at all; the rest of this process's environment is not passed on.
@@ -99,12 +99,17 @@ impl Program {
         self.cwd.as_ref().map_or_else(|| PathBuf::from(&self.command), |cwd| cwd.join(&self.command))
     }
 
+    /// Where a sandboxed program is looked up: its own `PATH`, or the client's.
+    pub(super) fn search_path(&self, variables: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+        self.env.get("PATH").cloned().or_else(|| variables("PATH"))
+    }
+
     fn native_sandbox(
         &self,
         variables: &dyn Fn(&str) -> Option<String>,
         sandbox: &SandboxConfig,
     ) -> Result<NativeSandbox, String> {
-        let path = self.env.get("PATH").cloned().or_else(|| variables("PATH"));
+        let path = self.search_path(variables);
         NativeSandbox::new(&self.command, &self.args, self.cwd.as_deref(), path, sandbox)
             .map_err(|message| format!("can't start `{}`: {message}", self.command))
     }
@@ -117,9 +122,7 @@ pub(super) struct Process {
     close: watch::Sender<Close>,
     ended: watch::Receiver<Option<Ended>>,
     /// Of a sandboxed server.
-    denials: Option<Arc<Denials>>,
-    meter: Option<Arc<Meter>>,
-    wall_time: Option<Duration>,
+    bounds: Option<Bounds>,
 }
 
 /// Whether a server is to end, and how.
@@ -181,10 +184,10 @@ impl Process {
             return Ok((process, (Box::new(stdout), Box::new(stdin))));
         };
         let mut confined = native.started(child.id().unwrap_or_default())?;
-        let (denials, wall_time) = (Arc::clone(&confined.denials), confined.wall_time);
-        let meter = Arc::clone(&confined.meter);
-        let process = Self::supervised(MeteredOutput::new(stderr, &meter), children, |closing| async move {
-            let (meter, let_go) = (Arc::clone(&confined.meter), || confined.let_go());
+        let bounds = confined.bounds.clone();
+        let meter = Arc::clone(&bounds.meter);
+        let process = Self::supervised(MeteredOutput::new(stderr, &bounds.meter), children, |closing| async move {
+            let let_go = || confined.let_go();
             let ended = supervise(child, &group, closing, meter.until_exceeded(), let_go).await;
             let clear = async move {
                 group.end().await;
@@ -192,31 +195,31 @@ impl Process {
             };
             (ended, Box::pin(clear) as _)
         });
-        let pipes = (Box::new(MeteredOutput::new(stdout, &meter)) as _, Box::new(stdin) as _);
-        Ok((Self { denials: Some(denials), meter: Some(meter), wall_time: Some(wall_time), ..process }, pipes))
+        let pipes = (Box::new(MeteredOutput::new(stdout, &bounds.meter)) as _, Box::new(stdin) as _);
+        Ok((Self { bounds: Some(bounds), ..process }, pipes))
     }
 
     /// A wasm server that was started.
     pub(super) fn of_guest(running: Running, children: &Children) -> (Self, Pipes) {
-        let Running { input, output, errors, denials, meter, wall_time, run } = running;
+        let Running { input, output, errors, bounds, run } = running;
         let process =
             Self::supervised(
                 errors,
                 children,
                 |closing| async move { (supervise_guest(run, closing).await, nothing()) },
             );
-        let process = Self { denials: Some(denials), meter: Some(meter), wall_time: Some(wall_time), ..process };
+        let process = Self { bounds: Some(bounds), ..process };
         (process, (Box::new(output), Box::new(input)))
     }
 
     /// What counts its use of the sandbox, and has to be told of each request.
     pub(super) fn meter(&self) -> Option<Arc<Meter>> {
-        self.meter.clone()
+        self.bounds.as_ref().map(|bounds| Arc::clone(&bounds.meter))
     }
 
     /// How long a request to it may take.
     pub(super) fn wall_time(&self) -> Option<Duration> {
-        self.wall_time
+        self.bounds.as_ref().map(|bounds| bounds.wall_time)
     }
 
     /// `supervise` gives how it ended, and what is to be done then.
@@ -239,7 +242,7 @@ impl Process {
             end.send_replace(Some(status));
             clear.await;
         });
-        Self { stderr: last_lines, close, ended, denials: None, meter: None, wall_time: None }
+        Self { stderr: last_lines, close, ended, bounds: None }
     }
 
     /// Waits until it has ended by itself, or `bound` is over: how it ended.
@@ -277,7 +280,7 @@ impl Process {
 
     /// What would allow what its sandbox denied, as far as that is known: an end for an error message.
     pub(super) fn denied(&self, said: &str, arguments: &str) -> String {
-        self.denials.as_ref().map(|denials| denials.hint(said, arguments)).unwrap_or_default()
+        self.bounds.as_ref().map(|bounds| bounds.denials.hint(said, arguments)).unwrap_or_default()
     }
 
     /// The last lines that it wrote to its standard error.

@@ -1,13 +1,10 @@
 //! In the place of the sandbox for native servers, where the system is not Linux: nothing is started.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::process::Command;
 
-use super::denials::Denials;
-use super::meter::Meter;
+use super::Bounds;
 use crate::config::SandboxConfig;
 
 pub(crate) const NATIVE_MEMORY: usize = 1 << 30;
@@ -16,9 +13,7 @@ pub(crate) const NATIVE_MEMORY: usize = 1 << 30;
 pub(crate) enum NativeSandbox {}
 
 pub(crate) struct Confined {
-    pub(crate) denials: Arc<Denials>,
-    pub(crate) meter: Arc<Meter>,
-    pub(crate) wall_time: Duration,
+    pub(crate) bounds: Bounds,
 }
 
 pub(crate) fn level() -> Result<String, String> {
