@@ -780,7 +780,7 @@ impl Inner {
     fn source(&self, name: &str) -> Result<Source, Error> {
         match self.setup.in_process(name) {
             Some(source) => Ok(source.clone()),
-            None => Ok(Source::Entry(self.configured().config.server(name)?)),
+            None => Ok(Source::Entry(Box::new(self.configured().config.server(name)?))),
         }
     }
 
@@ -918,7 +918,7 @@ impl ScriptDoor {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = session.call_timeout().filter(|timeout| *timeout < left);
         let log = self.log_of(&space.script_name, log);
-        let mut options = CallOptions { timeout, on_log: Some(Arc::clone(&log)), ..CallOptions::default() };
+        let mut options = CallOptions { silence: timeout, on_log: Some(Arc::clone(&log)), ..CallOptions::default() };
         if self.log_progress {
             let name = tool.name.clone();
             options = options.on_progress(move |progress| {

@@ -66,8 +66,15 @@ pub struct ServerConfig {
     pub transport: Transport,
     /// How long connecting may take (`connect_timeout`, in seconds); the client's own bound where it is not set.
     pub connect_timeout: Option<Duration>,
-    /// How long one call of a script may take (`call_timeout`, in seconds); as long as the script where it is not set.
+    /// How long one call of a script may go on without a sign of life from the server (`call_timeout`, in seconds): its answer, or a message
+    /// of progress. As long as the script where it is not set.
     pub call_timeout: Option<Duration>,
+    /// Calls of tools that may be under way at once, those of all scripts together (`calls_in_flight`); further ones wait. Any number
+    /// where it is not set.
+    pub calls_in_flight: Option<usize>,
+    /// Calls of tools that may begin in a second, those of all scripts together (`calls_per_second`, such as `2` or `0.5`); further ones
+    /// wait. Any number where it is not set.
+    pub calls_per_second: Option<f64>,
     /// How often the server is pinged, and how long it may take to answer (`keep_alive`, in seconds); never where it is not set.
     pub keep_alive: Option<Duration>,
     /// The protocol revision to speak (`protocol_version`), such as `2025-11-25`; where it is not set, the newest that both know.
@@ -346,6 +353,8 @@ fn parse(name: &str, entry: &Value) -> Result<ServerConfig, Error> {
         transport,
         connect_timeout: entry.seconds("connect_timeout")?,
         call_timeout: entry.seconds("call_timeout")?,
+        calls_in_flight: entry.count("calls_in_flight")?,
+        calls_per_second: entry.rate("calls_per_second")?,
         keep_alive: entry.seconds("keep_alive")?,
         protocol_version: entry.one_of("protocol_version", PROTOCOL_VERSIONS)?,
     })
@@ -437,6 +446,18 @@ impl Entry<'_> {
                 .collect(),
             Some(other) => Err(self.wrong(key, "an object of strings", other)),
         }
+    }
+
+    fn count(&self, key: &str) -> Result<Option<usize>, Error> {
+        let Some(found) = self.fields.get(key).filter(|found| !found.is_null()) else { return Ok(None) };
+        let count = found.as_u64().and_then(|count| usize::try_from(count).ok()).filter(|count| *count > 0);
+        count.map(Some).ok_or_else(|| self.wrong(key, "a whole number from 1 up", found))
+    }
+
+    fn rate(&self, key: &str) -> Result<Option<f64>, Error> {
+        let Some(found) = self.fields.get(key).filter(|found| !found.is_null()) else { return Ok(None) };
+        let rate = found.as_f64().filter(|rate| rate.is_finite() && *rate > 0.0);
+        rate.map(Some).ok_or_else(|| self.wrong(key, "a number over 0", found))
     }
 
     fn seconds(&self, key: &str) -> Result<Option<Duration>, Error> {

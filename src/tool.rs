@@ -29,6 +29,9 @@ pub struct Tool {
     /// Hints such as `readOnlyHint`, as sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub annotations: Option<Value>,
+    /// How it runs, such as `{"taskSupport": "required"}`, as sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub execution: Option<Value>,
 }
 
 impl Tool {
@@ -38,14 +41,48 @@ impl Tool {
         let name = text("name").filter(|name| !name.is_empty()).ok_or("it has no name")?;
         let (title, description) = (text("title"), text("description"));
         let mut object = |key: &str| entry.get_mut(key).map(Value::take).filter(Value::is_object);
+        let schema = |mut schema: Value| {
+            mend_schema(&mut schema);
+            schema
+        };
         Ok(Self {
             name,
             title,
             description,
-            input_schema: object("inputSchema").unwrap_or_else(|| serde_json::json!({"type": "object"})),
-            output_schema: object("outputSchema"),
+            input_schema: object("inputSchema").map_or_else(|| serde_json::json!({"type": "object"}), schema),
+            output_schema: object("outputSchema").map(schema),
             annotations: object("annotations"),
+            execution: object("execution"),
         })
+    }
+
+    /// Whether it can only be called as a task (protocol 2025-11-25).
+    pub(crate) fn runs_as_task(&self) -> bool {
+        self.execution.as_ref().is_some_and(|execution| execution["taskSupport"] == "required")
+    }
+}
+
+/// Keywords whose values are objects of schemas.
+const OBJECTS: [&str; 6] =
+    ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
+
+/// Makes objects of empty lists, as PHP writes both alike, and takes out keywords that are `null`, as Go writes those that are not set.
+fn mend_schema(schema: &mut Value) {
+    match schema {
+        Value::Object(keywords) => {
+            keywords.retain(|keyword, value| !value.is_null() || matches!(&**keyword, "default" | "const" | "example"));
+            for (keyword, value) in keywords {
+                if OBJECTS.contains(&&**keyword) && value.as_array().is_some_and(Vec::is_empty) {
+                    *value = Value::Object(Map::new());
+                }
+                // What stands in these is data, whatever it looks like.
+                if !matches!(&**keyword, "default" | "const" | "enum" | "example" | "examples") {
+                    mend_schema(value);
+                }
+            }
+        }
+        Value::Array(schemas) => schemas.iter_mut().for_each(mend_schema),
+        _ => {}
     }
 }
 
@@ -53,7 +90,7 @@ impl Tool {
 /// the JSON text that the server sent.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct ToolAnswer {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient_list")]
     content: Vec<Box<RawValue>>,
     #[serde(default, rename = "structuredContent")]
     structured: Option<Box<RawValue>>,
@@ -69,6 +106,42 @@ pub struct ToolAnswer {
 
 fn null_is_default<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A list, for which servers also write `null`, or `{}`, where it is empty.
+pub(crate) fn lenient_list<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: serde::Deserializer<'de>,
+{
+    struct List<T>(std::marker::PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> serde::de::Visitor<'de> for List<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+            formatter.write_str("a sequence")
+        }
+
+        fn visit_unit<E>(self) -> Result<Vec<T>, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(item) = items.next_element()? {
+                list.push(item);
+            }
+            Ok(list)
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut entries: A) -> Result<Vec<T>, A::Error> {
+            match entries.next_key::<String>()? {
+                None => Ok(Vec::new()),
+                Some(_) => Err(serde::de::Error::invalid_type(serde::de::Unexpected::Map, &self)),
+            }
+        }
+    }
+    deserializer.deserialize_any(List(std::marker::PhantomData))
 }
 
 /// The part of a content block that decides how it reaches a script.
@@ -257,6 +330,8 @@ pub struct CallOptions {
     pub on_progress: Option<ProgressSink>,
     /// Is told what the server logs while the call is in flight.
     pub(crate) on_log: Option<LogSink>,
+    /// How long to wait for a sign of life from the server: the answer, or a message of progress.
+    pub(crate) silence: Option<Duration>,
 }
 
 impl CallOptions {

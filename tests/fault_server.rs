@@ -45,6 +45,8 @@ pub struct Seen {
     faults: usize,
     /// Calls of `fault` that the transport has looked at.
     looked_at: usize,
+    /// The `id` of an `initialize` that is not answered yet.
+    greeted: Value,
 }
 
 fn say(text: impl Into<String>) -> Vec<Act> {
@@ -55,6 +57,27 @@ fn say(text: impl Into<String>) -> Vec<Act> {
 fn acts(fault: &str, seen: &mut Seen, message: &Value) -> Vec<Act> {
     let method = message["method"].as_str().unwrap_or_default();
     let Some(id) = message.get("id") else { return Vec::new() };
+    if fault == "asks-before-it-greets" {
+        match (method, id.as_str()) {
+            ("initialize", _) => {
+                seen.greeted = id.clone();
+                let ask = |id, method| say(format!(r#"{{"jsonrpc":"2.0","id":"{id}","method":"{method}"}}"#));
+                return [ask("early-1", "ping"), ask("early-2", "roots/list")].into_iter().flatten().collect();
+            }
+            ("", Some("early-1")) => {
+                assert_eq!(message["result"], json!({}));
+                return Vec::new();
+            }
+            ("", Some("early-2")) => {
+                assert_eq!(message["error"]["code"], -32601, "there are no roots: {message}");
+                return fake_server::answer("faults", &mut seen.fake, &seen.greeted, "initialize", &Value::Null)
+                    .into_iter()
+                    .flat_map(say)
+                    .collect();
+            }
+            _ => {}
+        }
+    }
     let called = method == "tools/call" && message["params"]["name"] == "fault";
     seen.lists += usize::from(method == "tools/list");
     seen.faults += usize::from(called);
@@ -78,6 +101,26 @@ fn acts(fault: &str, seen: &mut Seen, message: &Value) -> Vec<Act> {
             ));
         }
         ("initialize", "initialize-is-no-object") => return say(result("[]")),
+        ("initialize", greeting) if greeting.starts_with("greets-") => {
+            let mut answer = json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": {"name": "x", "version": "1"}});
+            match greeting {
+                // As PHP writes empty objects.
+                "greets-with-lists" => answer["capabilities"] = json!({"tools": [], "prompts": [], "experimental": []}),
+                "greets-with-true" => {
+                    answer["capabilities"] = json!({"tools": true, "resources": [1], "logging": null});
+                }
+                "greets-with-odd-flags" => {
+                    answer["capabilities"] = json!({"tools": {"listChanged": null}, "resources": {"subscribe": 1}});
+                }
+                "greets-with-a-list" => answer["capabilities"] = json!([]),
+                "greets-with-nothing" => answer["capabilities"] = json!(null),
+                "greets-without-version" => answer["serverInfo"] = json!({"name": "x"}),
+                "greets-without-a-name" => answer["serverInfo"] = json!([]),
+                "greets-without-a-revision" => answer["protocolVersion"] = json!(null),
+                other => panic!("no greeting `{other}`"),
+            }
+            return say(result(&answer.to_string()));
+        }
         ("tools/list", "dies-at-list") if seen.lists == 1 => return vec![Act::Die],
         ("tools/list", "list-never-ends") => return say(result(&tools(&format!(r#""nextCursor":"{}""#, seen.lists)))),
         ("tools/list", "list-goes-round") => return say(result(&tools(r#""nextCursor":"again""#))),
@@ -85,6 +128,16 @@ fn acts(fault: &str, seen: &mut Seen, message: &Value) -> Vec<Act> {
             return say(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32603,"message":"no database"}}}}"#));
         }
         ("tools/list", "list-is-no-list") => return say(result(r#"{"tools":"many"}"#)),
+        ("tools/list", "list-is-null") => return say(result(r#"{"tools":null}"#)),
+        ("tools/list", "list-is-an-object") => return say(result(r#"{"tools":{}}"#)),
+        ("tools/list", "cursor-is-empty") => return say(result(&tools(r#""nextCursor":"""#))),
+        ("tools/list", "cursor-is-false") => return say(result(&tools(r#""nextCursor":false"#))),
+        ("tools/list", "properties-are-a-list") => {
+            return say(result(
+                &tools(r#""nextCursor":null"#)
+                    .replace(r#"{"type":"object"}"#, r#"{"type":"object","properties":[],"required":null}"#),
+            ));
+        }
         ("tools/list", "changes-tools") if seen.faults > 0 => {
             return say(result(&tools(r#""nextCursor":null"#).replace("\"fault\"", "\"instead\"")));
         }
@@ -136,6 +189,13 @@ fn acts(fault: &str, seen: &mut Seen, message: &Value) -> Vec<Act> {
         "error-without-message" => say(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32000}}}}"#)),
         "error-is-text" => say(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":"disk full"}}"#)),
         "result-is-text" => say(result(r#""done""#)),
+        "content-is-null" => say(result(r#"{"content":null,"structuredContent":"fine","isError":null}"#)),
+        "content-is-null-in-a-failure" => say(result(r#"{"content":null,"isError":true}"#)),
+        "content-is-text" => say(result(r#"{"content":"fine"}"#)),
+        "byte-order-mark" => say(format!("\u{feff}{fine}")),
+        "terminal-codes" => say(format!("\u{1b}[2K\u{1b}[32m{fine}\u{1b}[0m")),
+        "text-before" => say(format!("Loading {{plugins}} … {fine}")),
+        "two-in-a-line" => say(format!("{}{fine}", notification("resources/list_changed"))),
         "batch" => say(format!("[{fine}]")),
         "trickle" => vec![Act::Trickle(fine.into_bytes())],
         "changes-tools" => {
@@ -417,6 +477,25 @@ async fn streamable(connection: &mut TcpStream, request: &Request, shared: &Shar
             return status(connection, "404 Not Found", "").await;
         }
     }
+    if let Some(refusal) = fault.strip_prefix("forgets-with-").filter(|_| !initialises) {
+        shared.sessions.fetch_add(usize::from(first), Ordering::SeqCst);
+        let session = format!("session-{}", shared.sessions.load(Ordering::SeqCst));
+        if message.get("id").is_some() && request.headers.get("mcp-session-id") != Some(&session) {
+            let body = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"Bad Request: No valid session ID provided"}}"#;
+            return match refusal {
+                "400-and-words" => write(connection, format!("HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len()).as_bytes()).await,
+                "400" => status(connection, "400 Bad Request", "").await,
+                "503" => status(connection, "503 Service Unavailable", "").await,
+                other => panic!("no refusal `{other}`"),
+            };
+        }
+    }
+    if fault == "needs-a-cookie" && !initialises && message.get("id").is_some() {
+        let cookie = request.headers.get("cookie").map(String::as_str).unwrap_or_default();
+        if cookie != "node=b; lane=7" {
+            return status(connection, "404 Not Found", "").await;
+        }
+    }
     if called {
         match fault {
             "401-once" if first => return status(connection, "401 Unauthorized", "www-authenticate: Bearer\r\n").await,
@@ -454,7 +533,25 @@ async fn streamable(connection: &mut TcpStream, request: &Request, shared: &Shar
     }
     let acts = acts(fault, &mut shared.seen.lock().unwrap(), &message);
     if message.get("id").is_none() {
-        return status(connection, "202 Accepted", "").await;
+        let body =
+            |kind: &str, body: &str| format!("HTTP/1.1 200 OK\r\n{kind}content-length: {}\r\n\r\n{body}", body.len());
+        let json = "content-type: application/json\r\n";
+        let answer = match fault {
+            "notifications-get-text" => body("content-type: text/plain\r\n", "accepted"),
+            "notifications-get-a-page" => body("content-type: text/html\r\n", "<h1>ok</h1>"),
+            "notifications-get-json" => body(json, "{\"ok\": true}"),
+            "notifications-get-null" => body(json, "null"),
+            "notifications-get-an-error" => {
+                body(json, r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32601,"message":"no such method"}}"#)
+            }
+            "notifications-get-no-type" => "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".into(),
+            "notifications-get-a-stream" => format!("{EVENTS}\r\n0\r\n\r\n"),
+            "notifications-get-400" => return status(connection, "400 Bad Request", "").await,
+            "notifications-get-404" => return status(connection, "404 Not Found", "").await,
+            "notifications-get-500" => return status(connection, "500 Internal Server Error", "").await,
+            _ => return status(connection, "202 Accepted", "").await,
+        };
+        return write(connection, answer.as_bytes()).await;
     }
     if fault == "plain-json" {
         let body: Vec<u8> =
@@ -463,7 +560,10 @@ async fn streamable(connection: &mut TcpStream, request: &Request, shared: &Shar
             format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
         return write(connection, &[head.as_bytes(), &body].concat()).await;
     }
-    let session = if initialises { format!("mcp-session-id: session-{session}\r\n") } else { String::new() };
+    let cookies =
+        "set-cookie: node=a; Path=/\r\nset-cookie: node=b; Path=/; HttpOnly; SameSite=None\r\nset-cookie: lane=7\r\n";
+    let cookies = if initialises && fault == "needs-a-cookie" { cookies } else { "" };
+    let session = if initialises { format!("{cookies}mcp-session-id: session-{session}\r\n") } else { String::new() };
     write(connection, format!("{EVENTS}{session}\r\n").as_bytes()).await?;
     let silent = acts.is_empty();
     for next in acts {

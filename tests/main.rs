@@ -15,6 +15,7 @@ mod conformance;
 mod fake_server;
 mod fault_server;
 mod faults;
+mod field;
 mod fixtures;
 mod guide;
 mod hostile;
@@ -57,6 +58,10 @@ fn main() -> ExitCode {
             fault_server::main(arguments.next().as_deref().unwrap_or_default());
             return ExitCode::SUCCESS;
         }
+        Some(field::ARGUMENT) => {
+            field::main(arguments.next().as_deref().unwrap_or_default());
+            return ExitCode::SUCCESS;
+        }
         Some(sandbox::ARGUMENT) => {
             sandbox::main(&std::env::args().skip(1).collect::<Vec<_>>());
             return ExitCode::SUCCESS;
@@ -76,6 +81,7 @@ fn main() -> ExitCode {
         command::tests(),
         conformance::tests(),
         faults::tests(),
+        field::tests(),
         guide::tests(),
         hostile::tests(),
         http::tests(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Answer, Any, Middleware, Next, Params, Request};
@@ -54,8 +54,8 @@ struct Rate {
     per: Duration,
 }
 
-/// What one server has.
-struct Lane {
+/// What one server has: its places and its rate.
+pub(crate) struct Lane {
     places: Option<Semaphore>,
     rate: Option<DefaultDirectRateLimiter>,
     /// Held by the request whose turn it is, so that none overtakes it.
@@ -122,10 +122,9 @@ impl Limit {
 
     fn lane(&self, server: &Arc<str>) -> Arc<Lane> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        let lane = lanes.entry(Arc::clone(server)).or_insert_with(|| {
-            let rate = self.rate.and_then(|rate| rate.quota(self.burst)).map(RateLimiter::direct);
-            Arc::new(Lane { places: self.in_flight.map(Semaphore::new), rate, turn: tokio::sync::Mutex::default() })
-        });
+        let lane = lanes
+            .entry(Arc::clone(server))
+            .or_insert_with(|| Arc::new(Lane::new(self.in_flight, self.rate.and_then(|rate| rate.quota(self.burst)))));
         Arc::clone(lane)
     }
 
@@ -146,6 +145,29 @@ impl Rate {
 }
 
 impl Lane {
+    fn new(in_flight: Option<usize>, quota: Option<Quota>) -> Self {
+        let (places, rate) = (in_flight.map(Semaphore::new), quota.map(RateLimiter::direct));
+        Self { places, rate, turn: tokio::sync::Mutex::default() }
+    }
+
+    /// For so many requests at once, and so many in a second; `None` where neither is bounded.
+    pub(crate) fn of(in_flight: Option<usize>, per_second: Option<f64>) -> Option<Self> {
+        let per = per_second.map(|requests| Duration::try_from_secs_f64(1.0 / requests).unwrap_or(Duration::MAX));
+        let quota = per.and_then(|per| Rate { requests: 1, per }.quota(1));
+        (in_flight.is_some() || quota.is_some())
+            .then(|| Self::new(in_flight.map(|requests| requests.clamp(1, Semaphore::MAX_PERMITS)), quota))
+    }
+
+    /// Waits for a place and for the turn of one more request. The place is given back when what comes of this is dropped.
+    pub(crate) async fn enter(&self) -> Option<SemaphorePermit<'_>> {
+        let place = match &self.places {
+            Some(places) => places.acquire().await.ok(),
+            None => None,
+        };
+        self.pass().await;
+        place
+    }
+
     /// Waits until the rate lets one more pass.
     async fn pass(&self) {
         let Some(rate) = &self.rate else { return };

@@ -24,6 +24,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, panic_message};
 use crate::tool::{BoxFuture, Failure, FailureKind, ToolAnswer, ToolCall, ToolPage};
 
+pub(crate) use limit::Lane;
 pub use limit::Limit;
 pub(crate) use log::RequestLog;
 pub use log::TraceContext;

@@ -41,6 +41,8 @@ const UNHEARD: usize = 1024;
 pub(super) const ASKED: usize = 64;
 /// How long closing may take at most, over the bounds of the process itself.
 const CLOSE: Duration = Duration::from_secs(10);
+/// How long a server may take to say whether it still knows a session.
+const KNOWN: Duration = Duration::from_secs(5);
 /// How long to wait before changes are listened for again, when the server ended it.
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 
@@ -172,6 +174,7 @@ impl Link {
         let Self { wire, process, authorization, needed, heard, serve } = self;
         wire.tries_discovery.store(*lifecycle == Lifecycle::Automatic, Ordering::Relaxed);
         let (callbacks, origin) = (Arc::clone(&handler.callbacks), handler.origin.clone());
+        wire.answer_early_by(Arc::clone(&callbacks), origin.clone());
         // What rmcp starts stays in the span in which it starts, and would keep that of the request that connects open.
         let span = tracing::info_span!(parent: None, "connection", server = &*origin.server);
         let served = serve(handler, lifecycle.mode()).instrument(span);
@@ -224,10 +227,11 @@ impl Link {
             (Some(process), Some(error)) if broke(error) => process.ended_within(Duration::from_millis(500)).await,
             _ => None,
         };
-        let reason = match (ended, &error) {
-            (Some(ended), _) => format!("{ended} before it answered `{asked}`"),
-            (None, Some(error)) => explain_handshake(error, asked),
-            (None, None) => format!("it did not answer the handshake within {} s", bound.as_secs_f64()),
+        let reason = match (ended, &error, wire.misfit()) {
+            (Some(ended), ..) => format!("{ended} before it answered `{asked}`"),
+            (None, Some(_), Some(misfit)) => format!("its answer to `initialize` can't be used: {misfit}"),
+            (None, Some(error), None) => explain_handshake(error, asked),
+            (None, None, _) => format!("it did not answer the handshake within {} s", bound.as_secs_f64()),
         };
         let (mut stderr, mut denied) = (Vec::new(), String::new());
         if let Some(process) = &process {
@@ -397,6 +401,23 @@ impl Connection {
         self.peer.peer_info()
     }
 
+    /// Whether the server still knows the session, where that was in doubt. Where it does not, the session is closed, so that the next use
+    /// begins another.
+    pub(super) async fn is_still_known(&self) -> bool {
+        let ping = self.peer.send_request(sign_of_life(self.is_modern()));
+        // An error of the server's own is a sign of life, too.
+        let is_known = match self.within(KNOWN, ping).await {
+            Some(Ok(_) | Err(ServiceError::McpError(_))) => true,
+            Some(Err(_)) | None => false,
+        };
+        if is_known {
+            self.wire.trust();
+        } else {
+            self.wire.complain("it does not know the session any more".into());
+        }
+        is_known
+    }
+
     /// Waits for `work`, for `bound` and as long as a person is asked to log in. `None` if that is over.
     pub(super) async fn within<T>(&self, bound: Duration, work: impl Future<Output = T>) -> Option<T> {
         self.authorization.within(bound, work).await
@@ -512,6 +533,7 @@ impl Connection {
         let wall_time = self.process.as_ref().and_then(Process::wall_time);
         let wall_time = wall_time.filter(|wall_time| options.timeout.is_none_or(|timeout| *wall_time < timeout));
         peer_options.timeout = options.timeout;
+        let silence = options.silence;
         let flight = Flight::new(options);
         request.extensions_mut().insert(WantsText(Arc::downgrade(&flight)));
         let answer = Box::pin(async {
@@ -521,6 +543,7 @@ impl Connection {
             cancel.id = None;
             result
         });
+        let answer = Box::pin(alive(answer, silence, &flight));
         let result: ServerResult = match (wall_time, &self.process) {
             // Sending takes time too, where the server does not read.
             (Some(wall_time), Some(process)) => {
@@ -649,6 +672,24 @@ impl Connection {
         }
         if let Some(process) = &self.process {
             process.close().await;
+        }
+    }
+}
+
+/// Waits for an answer as long as the server gives signs of life at least every `silence`.
+async fn alive<T>(
+    answer: impl Future<Output = Result<T, ServiceError>>,
+    silence: Option<Duration>,
+    flight: &Flight,
+) -> Result<T, ServiceError> {
+    let Some(silence) = silence else { return answer.await };
+    let mut answer = std::pin::pin!(answer);
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut answer => return answer,
+            () = flight.progress() => {}
+            () = tokio::time::sleep(silence) => return Err(ServiceError::Timeout { timeout: silence }),
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io::Cursor;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
@@ -14,7 +14,8 @@ use http::{Method, StatusCode};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{NoProxy, Proxy, Request, Response, Url, redirect};
 use rmcp::model::{
-    ClientJsonRpcMessage, ClientNotification, ClientRequest, ErrorData, JsonRpcMessage, ServerJsonRpcMessage,
+    ClientJsonRpcMessage, ClientNotification, ClientRequest, ErrorData, JsonRpcMessage, JsonRpcRequest,
+    ServerJsonRpcMessage,
 };
 use rmcp::transport::common::http_header::{
     EVENT_STREAM_MIME_TYPE, HEADER_LAST_EVENT_ID, HEADER_SESSION_ID, JSON_MIME_TYPE,
@@ -29,6 +30,8 @@ use tokio::sync::watch;
 
 use super::authorization::{Attempt, Authorization, Problem};
 use super::connection::Opened;
+use super::cookies::Cookies;
+use super::pauses::Pauses;
 use super::wire::{MESSAGE_BYTES, Wire};
 use super::{ConfigPlace, SessionSettings};
 use crate::config::HttpConfig;
@@ -42,8 +45,26 @@ type HttpResult<T> = Result<T, StreamableHttpError<HttpError>>;
 const ERROR_BYTES: usize = 64 << 10;
 /// What is shown of it.
 const SHOWN: usize = 200;
+/// How much of what comes back for a message that needs no answer is read, and for how long, so that the HTTP connection can be used again.
+const TOLD_BYTES: usize = 64 << 10;
+const TOLD: Duration = Duration::from_secs(1);
 /// POSTs that are under way at the same time, before they become streams; scripts make at most 64 calls at a time.
 const POSTS: usize = 128;
+/// Headers that belong to the transport, whatever the configuration says.
+const OURS: [&str; 12] = [
+    "accept",
+    "connection",
+    "content-length",
+    "content-type",
+    "last-event-id",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "sec-websocket-key",
+    "sec-websocket-protocol",
+    "sec-websocket-version",
+    "transfer-encoding",
+    "upgrade",
+];
 /// Redirects that are followed, as long as they stay at the same origin.
 const REDIRECTS: usize = 10;
 
@@ -56,6 +77,7 @@ pub(super) struct Endpoint {
     /// Those of the configuration, which [`Endpoint::send`] does not add.
     pub(super) headers: Headers,
     pub(super) authorization: Arc<Authorization>,
+    cookies: Cookies,
     /// Longest silence of an answer.
     silence: Option<Duration>,
 }
@@ -115,10 +137,20 @@ impl Endpoint {
                 key.parse::<HeaderName>().map_err(|_| place.wrong(&path, "no HTTP header can have this name"))?;
             let value = HeaderValue::from_str(&place.expand(&path, value)?)
                 .map_err(|_| place.wrong(&path, "it has characters that no HTTP header can hold"))?;
+            // Copied from examples, they say what is sent anyway, or what would be wrong.
+            if OURS.iter().any(|ours| ours.eq_ignore_ascii_case(name.as_str())) {
+                tracing::debug!(
+                    server = place.server,
+                    header = key,
+                    "left out a header that the transport sets itself"
+                );
+                continue;
+            }
             headers.insert(name, value);
         }
         let silence = config.read_timeout;
-        Ok(Self { url, client, headers, authorization: Arc::new(authorization), silence })
+        let (authorization, cookies) = (Arc::new(authorization), Cookies::default());
+        Ok(Self { url, client, headers, authorization, cookies, silence })
     }
 
     /// Sends a request, authorised; again where it has to be authorised anew.
@@ -131,12 +163,14 @@ impl Endpoint {
             let mut request = request.try_clone().ok_or(HttpError::Failed("the request can't be repeated".into()))?;
             let (method, url) = (request.method().clone(), request.url().clone());
             self.authorization.authorize(&mut attempt, &method, &url, request.headers_mut()).await?;
+            self.cookies.add_to(&url, request.headers_mut());
             let sent = self.client.execute(request);
             let response = match self.silence {
                 Some(silence) => tokio::time::timeout(silence, sent).await.map_err(|_| HttpError::Silent(silence))?,
                 None => sent.await,
             };
-            let response = response.map_err(HttpError::new)?;
+            let response = response.map_err(|error| HttpError::sending(error, &url))?;
+            self.cookies.learn(&url, response.headers());
             let (status, headers) = (response.status(), response.headers());
             if !self.authorization.answered(&mut attempt, &url, status, headers).await? {
                 return Ok(response);
@@ -166,6 +200,16 @@ pub(super) enum HttpError {
 }
 
 impl HttpError {
+    /// Names the host where it could not be reached. The rest of an address may hold secrets.
+    fn sending(error: reqwest::Error, url: &Url) -> Self {
+        if !error.is_connect() {
+            return Self::new(error);
+        }
+        let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default());
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        Self::Failed(format!("`{host}{port}` can't be reached: {}", Self::new(error)))
+    }
+
     fn new(error: reqwest::Error) -> Self {
         // What reqwest says first is that there was an error, and the URL.
         let error = error.without_url();
@@ -196,7 +240,8 @@ pub(super) fn transport(
     // rmcp's worker makes headers of arguments, for which it has to see the tools.
     wire.lists_tools_typed.store(true, Ordering::Relaxed);
     let (needed, alive) = watch::channel(());
-    let client = HttpClient { endpoint: Arc::new(endpoint), wire: Arc::clone(wire), alive };
+    let (expired, pauses) = Default::default();
+    let client = HttpClient { endpoint: Arc::new(endpoint), wire: Arc::clone(wire), alive, expired, pauses };
     let transport = StreamableHttpClientTransport::with_client(client, transport);
     Ok(Opened::new(transport).authorized(authorization).while_needed(needed))
 }
@@ -260,21 +305,15 @@ pub(super) struct HttpClient {
     wire: Arc<Wire>,
     /// Changes when nobody needs the connection any more.
     alive: watch::Receiver<()>,
+    /// Refusals in a row that were taken for the end of the session.
+    expired: Arc<AtomicUsize>,
+    pauses: Arc<Pauses>,
 }
 
 impl HttpClient {
     fn request(&self, method: Method, session: Option<&str>, headers: Headers) -> HttpResult<Request> {
         let mut request = Request::new(method, self.endpoint.url.clone());
-        for (name, value) in headers {
-            // The transport's own; rmcp adds that of the version, which is none of these.
-            let reserved = [ACCEPT.as_str(), HEADER_SESSION_ID, HEADER_LAST_EVENT_ID]
-                .iter()
-                .any(|reserved| reserved.eq_ignore_ascii_case(name.as_str()));
-            if reserved {
-                return Err(StreamableHttpError::ReservedHeaderConflict(name.to_string()));
-            }
-            request.headers_mut().insert(name, value);
-        }
+        request.headers_mut().extend(headers);
         if let Some(session) = session {
             let session = HeaderValue::from_str(session)
                 .map_err(|_| HttpError::Failed("its session ID is no header's value".into()))?;
@@ -304,6 +343,9 @@ impl HttpClient {
         let response = self.endpoint.attempt(attempt, request).await?;
         let status = response.status();
         let in_session = session_id.is_some();
+        let JsonRpcMessage::Request(request) = &message else {
+            return Ok(self.told(&message, in_session, response).await);
+        };
         if matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT) {
             return Ok(StreamableHttpPostResponse::Accepted);
         }
@@ -312,14 +354,12 @@ impl HttpClient {
         }
         let session = response.headers().get(HEADER_SESSION_ID).and_then(|id| id.to_str().ok()).map(String::from);
         if !status.is_success() {
-            return self.refused(&message, in_session, session, response).await;
+            return self.refused(request, in_session, session, response).await;
         }
-        let expects_answer = matches!(message, JsonRpcMessage::Request(_));
-        if !expects_answer && response.content_length() == Some(0) {
-            return Ok(StreamableHttpPostResponse::Accepted);
-        }
+        self.expired.store(0, Ordering::Relaxed);
         if is(&response, EVENT_STREAM_MIME_TYPE) {
-            let events = self.divert(self.endpoint.events(response));
+            let events =
+                self.divert(self.endpoint.events(response), session.clone().or(session_id.map(|id| id.to_string())));
             return Ok(StreamableHttpPostResponse::Sse(events, session));
         }
         if !is(&response, JSON_MIME_TYPE) {
@@ -327,10 +367,6 @@ impl HttpClient {
         }
         let body = body(response, self.endpoint.silence, MESSAGE_BYTES).await?;
         let body = String::from_utf8_lossy(&body);
-        let JsonRpcMessage::Request(request) = &message else {
-            self.wire.received(&body);
-            return Ok(StreamableHttpPostResponse::Accepted);
-        };
         // rmcp drops what is for no request that it knows, and the caller would wait for ever.
         let shown = || &body[..body.floor_char_boundary(SHOWN)];
         let answer = match self.wire.received(&body) {
@@ -348,8 +384,46 @@ impl HttpClient {
         Ok(StreamableHttpPostResponse::Json(answer, session))
     }
 
-    fn divert(&self, events: Events) -> Events {
+    /// What comes back for a message that is no request. It has no answer, so that nothing that comes back ends the connection.
+    async fn told(
+        &self,
+        message: &ClientJsonRpcMessage,
+        in_session: bool,
+        response: Response,
+    ) -> StreamableHttpPostResponse {
+        let status = response.status();
+        if !status.is_success() {
+            let method = serde_json::to_value(message).unwrap_or_default()["method"].take();
+            let what = method.as_str().map_or_else(|| "an answer".into(), |method| format!("`{method}`"));
+            if in_session {
+                self.wire.doubt();
+            }
+            tracing::debug!("it answered HTTP {status} to {what}");
+            self.wire.complain(format!("it answered HTTP {status} to {what}"));
+        }
+        let is_first = matches!(
+            message,
+            JsonRpcMessage::Notification(sent)
+                if matches!(sent.notification, ClientNotification::InitializedNotification(_))
+        );
+        // What it has to say on a stream is heard; only right after the handshake, rmcp does not take one.
+        if status.is_success() && is(&response, EVENT_STREAM_MIME_TYPE) && !is_first {
+            return StreamableHttpPostResponse::Sse(self.divert(self.endpoint.events(response), None), None);
+        }
+        let read = body(response, self.endpoint.silence, TOLD_BYTES);
+        if let Ok(Ok(body)) = tokio::time::timeout(TOLD, read).await
+            && let Ok(text) = str::from_utf8(&body)
+        {
+            // Some put a message of their own there.
+            let _ = self.wire.read(text);
+        }
+        StreamableHttpPostResponse::Accepted
+    }
+
+    /// Gives events to the wire, and answers what the server asks before the handshake is over.
+    fn divert(&self, events: Events, session: Option<String>) -> Events {
         let wire = Arc::clone(&self.wire);
+        let client = self.clone();
         let divert = move |event: Result<Sse, SseError>| {
             let mut event = event.inspect_err(|error| {
                 let too_long = match error {
@@ -361,7 +435,17 @@ impl HttpClient {
             })?;
             let text = event.data.as_deref().filter(|text| !text.trim().is_empty());
             if let Some(message) = text.and_then(|text| wire.received(text)) {
-                event.data = serde_json::to_string(&message).ok();
+                match wire.take_early(message) {
+                    Ok(answer) => {
+                        let (client, session) = (client.clone(), session.as_deref().map(Arc::from));
+                        tokio::spawn(async move {
+                            let headers = client.endpoint.headers.clone();
+                            client.post(answer.await, session, headers).await.map(drop)
+                        });
+                        event.data = None;
+                    }
+                    Err(message) => event.data = serde_json::to_string(&message).ok(),
+                }
             }
             Ok(event)
         };
@@ -371,7 +455,7 @@ impl HttpClient {
     /// What becomes of an answer that is no success.
     async fn refused(
         &self,
-        message: &ClientJsonRpcMessage,
+        request: &JsonRpcRequest<ClientRequest>,
         in_session: bool,
         session: Option<String>,
         response: Response,
@@ -383,8 +467,7 @@ impl HttpClient {
         let body = body(response, self.endpoint.silence, ERROR_BYTES).await.unwrap_or_default();
         let body = String::from_utf8_lossy(&body);
         let unauthorised = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-        if let JsonRpcMessage::Request(request) = message
-            && matches!(request.request, ClientRequest::DiscoverRequest(_))
+        if matches!(request.request, ClientRequest::DiscoverRequest(_))
             && !in_session
             && status.is_client_error()
             && !unauthorised
@@ -398,16 +481,24 @@ impl HttpClient {
             let error = ServerJsonRpcMessage::error(error, Some(request.id.clone()));
             return Ok(StreamableHttpPostResponse::Json(error, None));
         }
-        if is_json
-            && !unauthorised
-            && let Ok(ServerJsonRpcMessage::Error(error)) = serde_json::from_str(&body)
-        {
+        let error = match serde_json::from_str(&body) {
+            Ok(ServerJsonRpcMessage::Error(error)) if is_json && !unauthorised => Some(error),
+            _ => None,
+        };
+        let of_request = error.as_ref().and_then(|error| error.id.as_ref());
+        let is_of_request = of_request.is_some_and(|id| id.to_string() == request.id.to_string());
+        if in_session && !unauthorised && !is_of_request && status != StatusCode::TOO_MANY_REQUESTS {
+            let said = error.as_ref().map_or(&*body, |error| &error.error.message);
+            // Once; where a new session does not help, it is told what the server says.
+            if status.is_client_error() && is_of_session(said) && self.expired.fetch_add(1, Ordering::Relaxed) == 0 {
+                return Err(StreamableHttpError::SessionExpired);
+            }
+            self.wire.doubt();
+        }
+        if let Some(error) = error {
             // Servers that could not read the request, or did not want to, leave out its id.
-            let id = match message {
-                JsonRpcMessage::Request(request) => Some(request.id.clone()),
-                _ => error.id,
-            };
-            return Ok(StreamableHttpPostResponse::Json(ServerJsonRpcMessage::error(error.error, id), session));
+            let error = ServerJsonRpcMessage::error(error.error, Some(request.id.clone()));
+            return Ok(StreamableHttpPostResponse::Json(error, session));
         }
         let retry_after = retry_after.map(|after| format!(" (Retry-After: {after})")).unwrap_or_default();
         let shown = if is_json && !unauthorised { body.trim() } else { "" };
@@ -415,6 +506,12 @@ impl HttpClient {
         let shown = if shown.is_empty() { retry_after } else { format!("{retry_after}: `{shown}`") };
         Err(HttpError::Status(status, shown).into())
     }
+}
+
+/// Whether a refusal is about the session: servers that forgot one say so with HTTP 400, too.
+pub(super) fn is_of_session(said: &str) -> bool {
+    let said = said[..said.floor_char_boundary(SHOWN)].to_lowercase();
+    ["session", "not initialized", "not initialised"].iter().any(|words| said.contains(words))
 }
 
 fn insert(headers: &mut HeaderMap, name: &'static str, value: HeaderValue) {
@@ -557,6 +654,8 @@ impl StreamableHttpClient for HttpClient {
         _auth_header: Option<String>,
         headers: Headers,
     ) -> HttpResult<Events> {
+        let key = last_event_id.clone();
+        self.pauses.wait(key.as_deref()).await;
         let mut request = self.request(Method::GET, session_id.as_deref(), headers)?;
         request.headers_mut().insert(ACCEPT, accepts());
         if let Some(id) = last_event_id.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
@@ -570,14 +669,18 @@ impl StreamableHttpClient for HttpClient {
             other => other?,
         };
         match response.status() {
-            StatusCode::METHOD_NOT_ALLOWED => return Err(StreamableHttpError::ServerDoesNotSupportSse),
+            // Asking again would change nothing.
+            status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
+                return Err(StreamableHttpError::ServerDoesNotSupportSse);
+            }
             status if !status.is_success() => return Err(HttpError::Status(status, String::new()).into()),
             _ => {}
         }
-        if !is(&response, EVENT_STREAM_MIME_TYPE) && !is(&response, JSON_MIME_TYPE) {
-            return Err(unexpected_type(&response));
+        if !is(&response, EVENT_STREAM_MIME_TYPE) {
+            return Err(StreamableHttpError::ServerDoesNotSupportSse);
         }
         // A server that has nothing to say is silent here for as long as it likes.
-        Ok(self.divert(events(response, None)))
+        let events = self.divert(events(response, None), session_id.map(|id| id.to_string()));
+        Ok(self.pauses.watched(key, events))
     }
 }

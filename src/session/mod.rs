@@ -4,11 +4,16 @@
 pub(crate) mod authorization;
 mod callbacks;
 mod connection;
+mod cookies;
 mod http;
+mod lenient;
+mod line;
+mod pauses;
 mod permissions;
 mod process;
 mod requests;
 mod sse;
+mod tasks;
 mod typed;
 mod websocket;
 mod wire;
@@ -33,27 +38,27 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::io::DuplexStream;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Semaphore, SemaphorePermit, broadcast};
 
 use crate::catalog::ToolSet;
 use crate::config::{HttpConfig, SandboxConfig, Sandboxing, ServerConfig, Transport, expand};
 use crate::error::Error;
 use crate::middleware::{
-    Answer, CallTool, Chain, Complete, GetPrompt, Initialize, Kind, ListPrompts, ListResourceTemplates, ListResources,
-    ListTools, Params, Ping, ReadResource, Request, SetLevel, Subscribe, Transmit, Unsubscribe,
+    Answer, CallTool, Chain, Complete, GetPrompt, Initialize, Kind, Lane, ListPrompts, ListResourceTemplates,
+    ListResources, ListTools, Params, Ping, ReadResource, Request, SetLevel, Subscribe, Transmit, Unsubscribe,
 };
 use crate::sandbox::{Compiling, TypedServer, WasmServer, is_wasm};
-use crate::tool::{BoxFuture, CallOptions, FailureKind, Tool, ToolAnswer, ToolCall};
+use crate::tool::{BoxFuture, CallOptions, Failure, FailureKind, Tool, ToolAnswer, ToolCall};
 use authorization::{AuthorizationSettings, StoredAuthorization};
 pub(crate) use callbacks::Callbacks;
 pub use callbacks::{CallbackError, Origin, ServerMessage};
 use connection::{ASKED, Connection, Handler, HandshakeError, LEGACY, Lifecycle, Link, MODERN, Opened};
+use line::LineTransport;
 pub use permissions::Permissions;
 pub(crate) use permissions::permissions;
 pub(crate) use process::Children;
 use process::{Process, Program};
 use requests::{Exchange, request_meta};
-use wire::LineTransport;
 
 /// Looks up the variables of a configuration: `${NAME}` becomes what it returns.
 pub(crate) type Variables = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -181,7 +186,7 @@ type Serve = dyn Fn(DuplexStream) -> BoxFuture<'static, ()> + Send + Sync;
 #[derive(Clone)]
 pub(crate) enum Source {
     /// As its entry says.
-    Entry(ServerConfig),
+    Entry(Box<ServerConfig>),
     /// In this process.
     InProcess(Arc<Serve>),
     /// A wasm file in memory.
@@ -248,6 +253,8 @@ struct Inner {
     connecting: tokio::sync::Mutex<()>,
     /// Counts how often the session was closed, which ends attempts to connect.
     closings: tokio::sync::watch::Sender<u64>,
+    /// What bounds calls of its tools, if anything does.
+    lane: Option<Lane>,
 }
 
 #[derive(Default)]
@@ -301,7 +308,8 @@ impl Session {
     /// A session that is not connected yet.
     pub(crate) fn new(name: &str, source: Source, settings: SessionSettings) -> Self {
         let (state, connecting, closings) = Default::default();
-        Self { inner: Arc::new(Inner { name: name.into(), source, settings, state, connecting, closings }) }
+        let lane = source.entry().and_then(|entry| Lane::of(entry.calls_in_flight, entry.calls_per_second));
+        Self { inner: Arc::new(Inner { name: name.into(), source, settings, state, connecting, closings, lane }) }
     }
 
     /// Whether a session for this source would be the same as this one.
@@ -425,7 +433,15 @@ impl Session {
             if connection.server_info().is_some_and(|info| info.capabilities.tools.is_none()) {
                 return Ok(Vec::new());
             }
-            self.pages::<ListTools, _>(|page| (page.tools, page.next_cursor)).await
+            match self.pages::<ListTools, _>(|page| (page.tools, page.next_cursor)).await {
+                // It did not say whether it has any.
+                Err(Error::Request { kind: FailureKind::Protocol, .. })
+                    if connection.wire.is_vague.load(Ordering::Acquire) =>
+                {
+                    Ok(Vec::new())
+                }
+                tools => tools,
+            }
         };
         let tools = connection.within(bound, list).await.unwrap_or_else(|| {
             let message = format!("its tools were not listed within {} s", bound.as_secs_f64());
@@ -443,6 +459,8 @@ impl Session {
         T: Serialize,
     {
         let failed = |message| Err(self.inner.failed::<K>(FailureKind::Answer, message));
+        // An empty cursor was an end for many, until the protocol said that it is none.
+        let empty_goes_on = self.inner.connection().await?.is_modern();
         let (mut all, mut bytes, mut cursor) = (Vec::new(), 0, None);
         for _ in 0..PAGES {
             let params = PaginatedRequestParams::default().with_cursor(cursor.clone());
@@ -452,7 +470,7 @@ impl Session {
                 return failed(format!("the list has more than {LIST_BYTES} bytes"));
             }
             all.extend(items);
-            match next.filter(|next| !next.is_empty()) {
+            match next.filter(|next| empty_goes_on || !next.is_empty()) {
                 None => return Ok(all),
                 next if next == cursor => return failed("it names the same next page again and again".into()),
                 next => cursor = next,
@@ -635,22 +653,26 @@ impl Inner {
         self.settings.middleware.run::<K>(&self.name, self.transport(), params, self).await
     }
 
-    /// The connection, made again if it broke.
+    /// The connection, made again if it broke, or if the server does not know it any more.
     async fn connection(&self) -> Result<Arc<Connection>, Error> {
-        match self.standing() {
+        match self.standing().filter(|connection| !connection.wire.is_doubted()) {
             Some(connection) => Ok(connection),
-            None => self.connect(Asked::ByRequest).await,
+            // Seldom, and large.
+            None => Box::pin(self.connect(Asked::ByRequest)).await,
         }
     }
 
     /// Connects, unless it is connected.
     async fn connect(&self, asked: Asked) -> Result<Arc<Connection>, Error> {
-        if let Some(connection) = self.standing() {
+        let is_trusted = |connection: &Arc<Connection>| !connection.wire.is_doubted();
+        if let Some(connection) = self.standing().filter(is_trusted) {
             return Ok(connection);
         }
         let mut closings = self.closings.subscribe();
         let _one_at_a_time = self.connecting.lock().await;
-        if let Some(connection) = self.standing() {
+        if let Some(connection) = self.standing()
+            && (is_trusted(&connection) || connection.is_still_known().await)
+        {
             return Ok(connection);
         }
         // Also where it was closed while this waited for its turn.
@@ -708,8 +730,8 @@ impl Inner {
         let reason = broken.why_closed().await;
         tracing::warn!(server = &*self.name, reason, "the connection broke");
         broken.close().await;
-        // A fresh instance may do better at once.
-        if broken.hit_limit() {
+        // A fresh instance may do better at once, and a new session of a server that forgot the last one.
+        if broken.hit_limit() || broken.wire.is_doubted() {
             return;
         }
         let mut state = self.state();
@@ -904,9 +926,30 @@ fn version_named(name: &str) -> ProtocolVersion {
 impl Transmit for Inner {
     fn transmit(&self, request: Request) -> BoxFuture<'_, Result<Answer, Error>> {
         Box::pin(async move {
+            let (_place, request) = self.in_turn(request).await?;
             let connection = self.connection().await?;
             OnConnection { inner: self, connection: &connection }.run(request).await
         })
+    }
+}
+
+impl Inner {
+    /// Waits until a call of a tool may go out, where the entry bounds them. What a caller waits for here is part of the call's time.
+    async fn in_turn(&self, mut request: Request) -> Result<(Option<SemaphorePermit<'_>>, Request), Error> {
+        let (Some(lane), Params::CallTool(call)) = (&self.lane, &mut request.params) else {
+            return Ok((None, request));
+        };
+        let Some(timeout) = call.options.timeout else { return Ok((lane.enter().await, request)) };
+        let began = Instant::now();
+        let Ok(place) = tokio::time::timeout(timeout, lane.enter()).await else {
+            let seconds = timeout.as_secs_f64();
+            let message = format!(
+                "its turn did not come within {seconds} s (`calls_in_flight`, `calls_per_second` of its entry)"
+            );
+            return Err(Failure::new(FailureKind::Timeout, &self.name, &call.name, message).into());
+        };
+        call.options.timeout = Some(timeout.saturating_sub(began.elapsed()));
+        Ok((place, request))
     }
 }
 

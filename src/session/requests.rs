@@ -1,35 +1,31 @@
 //! What each kind of request is on the wire, and how its answer is read: leniently, item by item, and for requests that the server wants
-//! more input for, or makes a task of, to the end.
+//! more input for to the end. Tools that run as tasks are in `tasks.rs`.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use rmcp::model::{
-    CallToolRequest, CallToolRequestParams, CancelTaskParams, CancelTaskRequest, ClientRequest, CompleteRequest,
-    GetPromptRequest, GetTaskParams, GetTaskRequest, InputRequests, InputResponses, ListPromptsRequest,
-    ListResourceTemplatesRequest, ListResourcesRequest, ListToolsRequest, MetaObject, ReadResourceRequest,
-    RequestMetaObject, ServerResult, SetLevelRequest, SetLevelRequestParams, SubscribeRequest, SubscribeRequestParams,
-    UnsubscribeRequest, UnsubscribeRequestParams, UpdateTaskParams, UpdateTaskRequest,
+    CallToolRequest, CallToolRequestParams, ClientRequest, CompleteRequest, CompleteResult, ErrorCode,
+    GetPromptRequest, GetPromptResult, InputRequests, InputResponses, ListPromptsRequest, ListResourceTemplatesRequest,
+    ListResourcesRequest, ListToolsRequest, MetaObject, ReadResourceRequest, ReadResourceResult, RequestMetaObject,
+    ServerResult, SetLevelRequest, SetLevelRequestParams, SubscribeRequest, SubscribeRequestParams, UnsubscribeRequest,
+    UnsubscribeRequestParams,
 };
 use rmcp::service::ServiceError;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::callbacks::{Callbacks, Origin};
 use super::connection::{Connection, sign_of_life};
+use super::lenient;
 use super::wire::typed_tools;
 use crate::error::Error;
 use crate::middleware::{Answer, Params};
-use crate::tool::{CallOptions, Failure, FailureKind, Tool, ToolAnswer, ToolCall, ToolPage};
+use crate::tool::{CallOptions, Failure, FailureKind, Tool, ToolAnswer, ToolCall, ToolPage, lenient_list};
 
 /// How often a server may ask for more input before it answers a request.
 const ROUNDS: usize = 10;
-/// How often a task is asked after, where its server does not say, and the bounds on what it may say.
-const POLL: Duration = Duration::from_secs(1);
-const POLL_MIN: Duration = Duration::from_millis(20);
-const POLL_MAX: Duration = Duration::from_mins(1);
 
 /// A connection that is asked something.
 pub(super) struct Exchange<'a> {
@@ -41,18 +37,20 @@ pub(super) struct Exchange<'a> {
 }
 
 /// Why a request failed.
-struct Trouble {
-    kind: FailureKind,
-    message: String,
-    data: Option<Value>,
+pub(super) struct Trouble {
+    pub(super) kind: FailureKind,
+    pub(super) message: String,
+    pub(super) data: Option<Value>,
+    /// Whether the server says that it knows no such method.
+    is_unknown_method: bool,
 }
 
 impl Trouble {
-    fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), data: None }
+    pub(super) fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), data: None, is_unknown_method: false }
     }
 
-    fn unusable(reason: impl std::fmt::Display) -> Self {
+    pub(super) fn unusable(reason: impl std::fmt::Display) -> Self {
         Self::new(FailureKind::Answer, format!("the answer can't be used: {reason}"))
     }
 }
@@ -67,33 +65,29 @@ struct InputRequired {
     request_state: Option<String>,
 }
 
-/// A task, as a server that made one of a call tells of it (extension `io.modelcontextprotocol/tasks`).
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct TaskState {
-    task_id: String,
-    status: String,
-    status_message: Option<String>,
-    poll_interval_ms: Option<u64>,
-    result: Option<Box<RawValue>>,
-    error: Option<Value>,
-    input_requests: Option<InputRequests>,
-}
-
-/// The time that is left until an instant.
-#[derive(Clone, Copy)]
-struct Deadline {
+/// The time that a request may take: in all, and without a sign of life from the server.
+pub(super) struct Deadline {
     timeout: Option<Duration>,
     at: Option<Instant>,
+    silence: Option<Duration>,
+    heard: Instant,
 }
 
 impl Deadline {
-    fn new(timeout: Option<Duration>) -> Self {
-        Self { timeout, at: timeout.and_then(|timeout| Instant::now().checked_add(timeout)) }
+    fn new(options: &CallOptions) -> Self {
+        let CallOptions { timeout, silence, .. } = *options;
+        let now = Instant::now();
+        Self { timeout, at: timeout.and_then(|timeout| now.checked_add(timeout)), silence, heard: now }
     }
 
-    fn left(self) -> Result<Option<Duration>, Trouble> {
-        let Some(at) = self.at else { return Ok(None) };
+    /// Notes a sign of life.
+    pub(super) fn heard(&mut self) {
+        self.heard = Instant::now();
+    }
+
+    fn left(&self) -> Result<Option<Duration>, Trouble> {
+        let silence = self.silence.and_then(|silence| self.heard.checked_add(silence));
+        let Some(at) = self.at.into_iter().chain(silence).min() else { return Ok(None) };
         let left = at.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(self.over());
@@ -101,22 +95,43 @@ impl Deadline {
         Ok(Some(left))
     }
 
-    /// Waits for something that has no bound of its own.
-    async fn bound<T>(self, work: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
-        match self.left()? {
-            Some(left) => tokio::time::timeout(left, work).await.unwrap_or_else(|_| Err(self.over())),
-            None => work.await,
-        }
+    /// Waits for a while, as long as there is time.
+    pub(super) async fn sleep(&self, wait: Duration) -> Result<(), Trouble> {
+        let left = self.left()?;
+        tokio::time::sleep(left.map_or(wait, |left| left.min(wait))).await;
+        self.left().map(drop)
     }
 
-    fn over(self) -> Trouble {
-        let seconds = self.timeout.unwrap_or_default().as_secs_f64();
+    /// Waits for something that is ours to do.
+    pub(super) async fn bound<T>(&mut self, work: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
+        let done = match self.at {
+            Some(at) => tokio::time::timeout_at(at.into(), work).await.unwrap_or_else(|_| Err(self.over())),
+            None => work.await,
+        };
+        // As long as it took, the server could not go on.
+        self.heard();
+        done
+    }
+
+    fn over(&self) -> Trouble {
+        let is_over = self.at.is_some_and(|at| at <= Instant::now());
+        let bound = if is_over { self.timeout } else { self.silence.or(self.timeout) };
+        let seconds = bound.unwrap_or_default().as_secs_f64();
         Trouble::new(FailureKind::Timeout, format!("the time limit of the call, {seconds} s, is over"))
     }
 
     /// Where a request ran out of the time that was left, it is the whole that is told.
-    fn explain(self, trouble: Trouble) -> Trouble {
+    pub(super) fn explain(&self, trouble: Trouble) -> Trouble {
         if trouble.kind == FailureKind::Timeout { self.over() } else { trouble }
+    }
+
+    /// For one request of several.
+    pub(super) fn options(&self, options: &CallOptions) -> Result<CallOptions, Trouble> {
+        let left = self.at.map(|at| at.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(self.over());
+        }
+        Ok(CallOptions { timeout: left, ..options.clone() })
     }
 }
 
@@ -127,7 +142,7 @@ impl Exchange<'_> {
             Params::CallTool(call) => {
                 let name = call.name.clone();
                 return self.call_tool(call).await.map(Answer::CallTool).map_err(|trouble| {
-                    let Trouble { kind, message, data } = trouble;
+                    let Trouble { kind, message, data, .. } = trouble;
                     Failure { data, ..Failure::new(kind, self.server, &name, message) }.into()
                 });
             }
@@ -155,7 +170,8 @@ impl Exchange<'_> {
                     (params.input_responses, params.request_state) = (responses, state);
                     ClientRequest::ReadResourceRequest(ReadResourceRequest::new(params))
                 };
-                self.rounds(&CallOptions::default(), ask).await.and_then(|text| read(&text)).map(Answer::ReadResource)
+                let text = self.rounds(&mut Deadline::new(&CallOptions::default()), &CallOptions::default(), ask).await;
+                text.and_then(|text| read::<ReadResourceResult>(&text, &["contents"])).map(Answer::ReadResource)
             }
             Params::GetPrompt(params) => {
                 let ask = |responses, state| {
@@ -163,11 +179,13 @@ impl Exchange<'_> {
                     (params.input_responses, params.request_state) = (responses, state);
                     ClientRequest::GetPromptRequest(GetPromptRequest::new(params))
                 };
-                self.rounds(&CallOptions::default(), ask).await.and_then(|text| read(&text)).map(Answer::GetPrompt)
+                let text = self.rounds(&mut Deadline::new(&CallOptions::default()), &CallOptions::default(), ask).await;
+                text.and_then(|text| read::<GetPromptResult>(&text, &["messages"])).map(Answer::GetPrompt)
             }
             Params::Complete(params) => {
                 let request = ClientRequest::CompleteRequest(CompleteRequest::new(params));
-                self.text(request).await.and_then(|text| read(&text)).map(Answer::Complete)
+                let text = self.text(request).await;
+                text.and_then(|text| read::<CompleteResult>(&text, &["completion", "values"])).map(Answer::Complete)
             }
             Params::Subscribe(uri) if self.connection.is_modern() => match self.connection.listen_to(&uri).await {
                 Ok(()) => Ok(Answer::Subscribe(())),
@@ -208,11 +226,11 @@ impl Exchange<'_> {
         })
     }
 
-    async fn text(&self, request: ClientRequest) -> Result<String, Trouble> {
+    pub(super) async fn text(&self, request: ClientRequest) -> Result<String, Trouble> {
         self.text_with(request, CallOptions::default()).await
     }
 
-    async fn text_with(&self, request: ClientRequest, options: CallOptions) -> Result<String, Trouble> {
+    pub(super) async fn text_with(&self, request: ClientRequest, options: CallOptions) -> Result<String, Trouble> {
         match self.connection.text_of(request, options, &self.meta).await {
             Ok(text) => Ok(text),
             Err(error) => Err(self.trouble(error).await),
@@ -221,25 +239,25 @@ impl Exchange<'_> {
 
     async fn trouble(&self, error: ServiceError) -> Trouble {
         let (kind, message) = self.connection.explain(&error).await;
-        let data = match error {
-            ServiceError::McpError(error) => error.data,
-            _ => None,
+        let (data, is_unknown_method) = match error {
+            ServiceError::McpError(error) => (error.data, error.code == ErrorCode::METHOD_NOT_FOUND),
+            _ => (None, false),
         };
-        Trouble { kind, message, data }
+        Trouble { kind, message, data, is_unknown_method }
     }
 
     /// Asks until the server needs no more input.
     async fn rounds(
         &self,
+        deadline: &mut Deadline,
         options: &CallOptions,
         ask: impl Fn(Option<InputResponses>, Option<String>) -> ClientRequest,
     ) -> Result<String, Trouble> {
-        let deadline = Deadline::new(options.timeout);
         let (mut responses, mut state) = (None, None);
         for _ in 0..ROUNDS {
-            let options = CallOptions { timeout: deadline.left()?, ..options.clone() };
-            let text =
-                self.text_with(ask(responses, state), options).await.map_err(|trouble| deadline.explain(trouble))?;
+            let text = self.text_with(ask(responses, state), deadline.options(options)?).await;
+            let text = text.map_err(|trouble| deadline.explain(trouble))?;
+            deadline.heard();
             // Without the words there is no need to parse.
             if !text.contains("input_required") {
                 return Ok(text);
@@ -257,24 +275,33 @@ impl Exchange<'_> {
         Err(Trouble::new(FailureKind::Protocol, format!("it asked for more input {ROUNDS} times")))
     }
 
-    async fn answer_all(&self, requests: InputRequests) -> Result<InputResponses, Trouble> {
+    pub(super) async fn answer_all(&self, requests: InputRequests) -> Result<InputResponses, Trouble> {
         let origin = Origin { server: self.server.into() };
         self.callbacks.answer_all(requests, &origin).await.map_err(|error| {
             let message = format!("the server needs input that this client does not give: {}", error.message);
-            Trouble { kind: FailureKind::Protocol, message, data: error.data }
+            Trouble { data: error.data, ..Trouble::new(FailureKind::Protocol, message) }
         })
     }
 
     async fn call_tool(&self, call: ToolCall) -> Result<ToolAnswer, Trouble> {
         let ToolCall { name, arguments, options } = call;
-        let deadline = Deadline::new(options.timeout);
-        let text = self
-            .rounds(&options, |responses, state| {
+        let mut deadline = Deadline::new(&options);
+        let text = if self.runs_as_task(&name) {
+            self.run_as_task(&name, &arguments, &options, &mut deadline).await?
+        } else {
+            let ask = |responses, state| {
                 let mut params = CallToolRequestParams::new(name.clone()).with_arguments(arguments.clone());
                 (params.input_responses, params.request_state) = (responses, state);
                 ClientRequest::CallToolRequest(CallToolRequest::new(params))
-            })
-            .await?;
+            };
+            match self.rounds(&mut deadline, &options, ask).await {
+                // So a tool refuses that has not been listed and must run as a task.
+                Err(trouble) if trouble.is_unknown_method && self.may_run_as_task(&trouble.message) => {
+                    self.run_as_task(&name, &arguments, &options, &mut deadline).await?
+                }
+                answered => answered?,
+            }
+        };
         let read = |text: &str| -> Result<ToolAnswer, Trouble> {
             serde_json::from_str(text)
                 .map_err(|error| Trouble::unusable(format!("it is no object with `content`: {error}")))
@@ -282,7 +309,7 @@ impl Exchange<'_> {
         let mut answer = read(&text)?;
         match answer.result_type.as_deref() {
             None | Some("complete") => {}
-            Some("task") => answer = read(&self.follow(&text, deadline).await?)?,
+            Some("task") => answer = read(&self.follow(&text, &mut deadline).await?)?,
             Some(other) => {
                 return Err(Trouble::unusable(format!("its type is `{other}`, which this client does not know")));
             }
@@ -294,58 +321,13 @@ impl Exchange<'_> {
         Ok(answer)
     }
 
-    /// Asks after a task until it is over: the JSON text of its result. When the future is dropped, the task is cancelled.
-    async fn follow(&self, text: &str, deadline: Deadline) -> Result<String, Trouble> {
-        let task = |text: &str| serde_json::from_str::<TaskState>(text).map_err(Trouble::unusable);
-        let mut state = task(text)?;
-        let id = state.task_id.clone();
-        let mut answered = HashSet::new();
-        let mut cancel = CancelTask { connection: self.connection, id: Some(id.clone()) };
-        loop {
-            match state.status.as_str() {
-                "completed" => {
-                    cancel.id = None;
-                    let result = state.result.ok_or_else(|| Trouble::unusable("the task has no result"))?;
-                    return Ok(result.get().into());
-                }
-                status @ ("failed" | "cancelled") => {
-                    cancel.id = None;
-                    let error = state.error.unwrap_or_default();
-                    let said = error.get("message").and_then(Value::as_str).map(String::from).or(state.status_message);
-                    let reason = said.map(|said| format!(": {said}")).unwrap_or_default();
-                    let data = error.get("data").cloned();
-                    let message = format!("the task that the server made of it was {status}{reason}");
-                    return Err(Trouble { kind: FailureKind::Protocol, message, data });
-                }
-                _ => {}
-            }
-            let mut wanted = state.input_requests.take().unwrap_or_default();
-            // What was answered may still be listed; the names are those of the whole task.
-            wanted.retain(|name, _| !answered.contains(name));
-            if !wanted.is_empty() {
-                answered.extend(wanted.keys().cloned());
-                let update = async {
-                    let params = UpdateTaskParams::new(id.clone(), self.answer_all(wanted).await?);
-                    self.text(ClientRequest::UpdateTaskRequest(UpdateTaskRequest::new(params))).await
-                };
-                deadline.bound(update).await?;
-            }
-            let poll = state.poll_interval_ms.map_or(POLL, Duration::from_millis).clamp(POLL_MIN, POLL_MAX);
-            let left = deadline.left()?;
-            tokio::time::sleep(left.map_or(poll, |left| left.min(poll))).await;
-            let options = CallOptions { timeout: deadline.left()?, ..CallOptions::default() };
-            let request = GetTaskRequest::new(GetTaskParams::new(id.clone()));
-            let text = self.text_with(ClientRequest::GetTaskRequest(request), options).await;
-            state = task(&text.map_err(|trouble| deadline.explain(trouble))?)?;
-        }
-    }
-
     async fn list_tools(&self, request: ClientRequest) -> Result<Answer, Trouble> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Page {
-            #[serde(default)]
+            #[serde(default, deserialize_with = "lenient_list")]
             tools: Vec<Value>,
+            #[serde(default, deserialize_with = "lenient::cursor")]
             next_cursor: Option<String>,
         }
         let answer = self.connection.text_and_result_of(request, CallOptions::default(), &self.meta).await;
@@ -380,22 +362,35 @@ impl Exchange<'_> {
     ) -> Result<Page, Trouble> {
         let text = self.text(request).await?;
         let mut page: Map<String, Value> = serde_json::from_str(&text).map_err(Trouble::unusable)?;
-        let items = page.entry(key).or_insert_with(|| Value::Array(Vec::new()));
-        if let Value::Array(items) = items {
-            items.retain(|item| match T::deserialize(item) {
-                Ok(_) => true,
+        lenient::make_list(&mut page, key);
+        if let Some(Value::Array(items)) = page.get_mut(key) {
+            items.retain_mut(|item| match lenient::item::<T>(item) {
+                Ok(()) => true,
                 Err(reason) => {
                     tracing::warn!(server = self.server, %reason, "skipped an item of `{key}`");
                     false
                 }
             });
         }
+        let next = page.remove("nextCursor").map(lenient::cursor).and_then(Result::ok).flatten();
+        page.extend(next.map(|next| ("nextCursor".to_string(), Value::String(next))));
+        // Of the rest of a page, nothing is needed.
+        page.retain(|name, _| name == key || name == "nextCursor");
         serde_json::from_value(Value::Object(page)).map_err(Trouble::unusable)
     }
 }
 
-fn read<T: DeserializeOwned>(text: &str) -> Result<T, Trouble> {
-    serde_json::from_str(text).map_err(Trouble::unusable)
+/// An answer with a list, which stands at `place` in it; where it is not of its form, as far as it can be mended.
+fn read<T: DeserializeOwned>(text: &str, place: &[&str]) -> Result<T, Trouble> {
+    let reason = match serde_json::from_str(text) {
+        Ok(answer) => return Ok(answer),
+        Err(reason) => reason,
+    };
+    let mended = serde_json::from_str::<Value>(text).ok().and_then(|mut answer| {
+        lenient::mend(&mut answer, place);
+        serde_json::from_value(answer).ok()
+    });
+    mended.ok_or_else(|| Trouble::unusable(reason))
 }
 
 /// Tools that rmcp has taken out of a list, as no call of them could have the headers that they ask for.
@@ -411,19 +406,4 @@ fn refused_tools(text: &str, result: &ServerResult) -> HashSet<String> {
 /// `_meta` as a request carries it.
 pub(super) fn request_meta(meta: Map<String, Value>) -> RequestMetaObject {
     RequestMetaObject(MetaObject(meta))
-}
-
-/// Cancels a task that nobody waits for any more.
-struct CancelTask<'a> {
-    connection: &'a Connection,
-    id: Option<String>,
-}
-
-impl Drop for CancelTask<'_> {
-    fn drop(&mut self) {
-        if let Some(id) = self.id.take() {
-            let request = CancelTaskRequest::new(CancelTaskParams::new(id));
-            self.connection.send_and_forget(ClientRequest::CancelTaskRequest(request));
-        }
-    }
 }

@@ -10,13 +10,15 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Request, Response, StatusCode, Url};
 use rmcp::RoleClient;
+use rmcp::model::JsonRpcMessage;
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
 use tokio::sync::watch;
 
 use super::connection::Opened;
-use super::http::{Endpoint, request_failed};
-use super::wire::{MESSAGE_BYTES, Wire, not_connected};
+use super::http::{Endpoint, is_of_session, request_failed};
+use super::line::not_connected;
+use super::wire::{MESSAGE_BYTES, Wire};
 use super::{ConfigPlace, SessionSettings};
 use crate::config::HttpConfig;
 use crate::error::Error;
@@ -118,40 +120,7 @@ impl Transport<RoleClient> for SseTransport {
 
     fn send(&mut self, message: TxJsonRpcMessage<RoleClient>) -> impl Future<Output = io::Result<()>> + Send + 'static {
         self.wire.sent(&message);
-        let server = Arc::clone(&self.server);
-        let mut request = request(&server, Method::POST, self.endpoint.clone());
-        let (close, mut closed) = (self.closed.clone(), self.closed.subscribe());
-        let wire = Arc::clone(&self.wire);
-        async move {
-            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            *request.body_mut() = Some(serde_json::to_vec(&message)?.into());
-            let post = async {
-                let mut response = server.send(request).await.map_err(|error| error.to_string())?;
-                let status = response.status();
-                if status == StatusCode::NOT_FOUND || status == StatusCode::GONE {
-                    let reason = format!("it answered HTTP {status}: it does not know this connection any more");
-                    // Whoever waits for an answer is told by the end of the connection, and may be so before this message fails.
-                    wire.complain(reason.clone());
-                    close.send_replace(true);
-                    return Err(reason);
-                }
-                if !status.is_success() {
-                    return Err(format!("it answered HTTP {status}"));
-                }
-                let mut read = 0;
-                while let Ok(Some(part)) = response.chunk().await
-                    && read < ANSWER_BYTES
-                {
-                    read += part.len();
-                }
-                Ok(())
-            };
-            tokio::select! {
-                biased;
-                posted = post => posted.map_err(io::Error::other),
-                _ = closed.wait_for(|closed| *closed) => Err(not_connected()),
-            }
-        }
+        self.poster().send(message)
     }
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleClient>> {
@@ -164,8 +133,15 @@ impl Transport<RoleClient> for SseTransport {
             };
             match event {
                 Ok(Some((kind, data))) if kind == "message" => {
-                    if let Some(message) = self.wire.received(&data) {
-                        return Some(message);
+                    let Some(message) = self.wire.received(&data) else { continue };
+                    match self.wire.take_early(message) {
+                        Ok(answer) => {
+                            let (server, endpoint) = (Arc::clone(&self.server), self.endpoint.clone());
+                            let poster =
+                                Poster { server, endpoint, close: self.closed.clone(), wire: Arc::clone(&self.wire) };
+                            tokio::spawn(async move { poster.send(answer.await).await });
+                        }
+                        Err(message) => return Some(message),
                     }
                 }
                 Ok(Some(_)) => {}
@@ -185,6 +161,69 @@ impl Transport<RoleClient> for SseTransport {
         self.closed.send_replace(true);
         // Dropping it ends the HTTP connection, which is all that there is to tell the server.
         self.events = None;
+        Ok(())
+    }
+}
+
+impl SseTransport {
+    fn poster(&self) -> Poster {
+        let (server, endpoint) = (Arc::clone(&self.server), self.endpoint.clone());
+        Poster { server, endpoint, close: self.closed.clone(), wire: Arc::clone(&self.wire) }
+    }
+}
+
+/// What posts one message.
+struct Poster {
+    server: Arc<Endpoint>,
+    endpoint: Url,
+    close: watch::Sender<bool>,
+    wire: Arc<Wire>,
+}
+
+impl Poster {
+    async fn send(self, message: TxJsonRpcMessage<RoleClient>) -> io::Result<()> {
+        let mut closed = self.close.subscribe();
+        let is_request = matches!(message, JsonRpcMessage::Request(_));
+        let body = serde_json::to_vec(&message)?;
+        tokio::select! {
+            biased;
+            posted = self.post(body, is_request) => posted.map_err(io::Error::other),
+            _ = closed.wait_for(|closed| *closed) => Err(not_connected()),
+        }
+    }
+
+    async fn post(&self, body: Vec<u8>, is_request: bool) -> Result<(), String> {
+        let mut request = request(&self.server, Method::POST, self.endpoint.clone());
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        *request.body_mut() = Some(body.into());
+        let mut response = self.server.send(request).await.map_err(|error| error.to_string())?;
+        let status = response.status();
+        let mut said = Vec::new();
+        while let Ok(Some(part)) = response.chunk().await
+            && said.len() < ANSWER_BYTES
+        {
+            said.extend_from_slice(&part);
+        }
+        if status.is_success() {
+            return Ok(());
+        }
+        let is_unknown = matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
+            || (status.is_client_error() && is_of_session(&String::from_utf8_lossy(&said)));
+        if is_unknown {
+            let reason = format!("it answered HTTP {status}: it does not know this connection any more");
+            // Whoever waits for an answer is told by the end of the connection, and may be so before this message fails.
+            self.wire.complain(reason.clone());
+            self.close.send_replace(true);
+            return Err(reason);
+        }
+        self.wire.doubt();
+        let reason = format!("it answered HTTP {status}");
+        if is_request {
+            return Err(reason);
+        }
+        // What needs no answer is not worth a connection.
+        tracing::debug!("{reason} to a message that is no request");
+        self.wire.complain(reason);
         Ok(())
     }
 }

@@ -24,7 +24,8 @@ use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
 use super::connection::Opened;
 use super::http::{Endpoint, request_failed};
-use super::wire::{MESSAGE_BYTES, Wire, not_connected};
+use super::line::not_connected;
+use super::wire::{MESSAGE_BYTES, Wire};
 use super::{ConfigPlace, SessionSettings};
 use crate::config::HttpConfig;
 use crate::error::Error;
@@ -114,23 +115,7 @@ impl Transport<RoleClient> for WebSocketTransport {
 
     fn send(&mut self, message: TxJsonRpcMessage<RoleClient>) -> impl Future<Output = io::Result<()>> + Send + 'static {
         self.wire.sent(&message);
-        let (writer, mut closed) = (Arc::clone(&self.writer), self.closed.subscribe());
-        async move {
-            let text = serde_json::to_string(&message)?;
-            let write = async {
-                let mut writer = writer.lock().await;
-                let writer = writer.as_mut().ok_or_else(not_connected)?;
-                writer.send(Message::text(text)).await.map_err(|error| match error {
-                    SocketError::Io(error) => error,
-                    SocketError::ConnectionClosed | SocketError::AlreadyClosed => not_connected(),
-                    other => io::Error::other(other),
-                })
-            };
-            tokio::select! {
-                written = write => written,
-                _ = closed.wait_for(|closed| *closed) => Err(not_connected()),
-            }
-        }
+        write(Arc::clone(&self.writer), self.closed.subscribe(), message)
     }
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleClient>> {
@@ -158,8 +143,13 @@ impl Transport<RoleClient> for WebSocketTransport {
                     return None;
                 }
             };
-            if message.is_some() {
-                return message;
+            let Some(message) = message else { continue };
+            match self.wire.take_early(message) {
+                Ok(answer) => {
+                    let (writer, closed) = (Arc::clone(&self.writer), self.closed.subscribe());
+                    tokio::spawn(async move { write(writer, closed, answer.await).await });
+                }
+                Err(message) => return Some(message),
             }
         }
     }
@@ -174,6 +164,28 @@ impl Transport<RoleClient> for WebSocketTransport {
         };
         let _ = tokio::time::timeout(CLOSE, farewell).await;
         Ok(())
+    }
+}
+
+/// Writes a message, unless the connection is closed first.
+async fn write(
+    writer: Arc<tokio::sync::Mutex<Option<SplitSink<Socket, Message>>>>,
+    mut closed: watch::Receiver<bool>,
+    message: TxJsonRpcMessage<RoleClient>,
+) -> io::Result<()> {
+    let text = serde_json::to_string(&message)?;
+    let write = async {
+        let mut writer = writer.lock().await;
+        let writer = writer.as_mut().ok_or_else(not_connected)?;
+        writer.send(Message::text(text)).await.map_err(|error| match error {
+            SocketError::Io(error) => error,
+            SocketError::ConnectionClosed | SocketError::AlreadyClosed => not_connected(),
+            other => io::Error::other(other),
+        })
+    };
+    tokio::select! {
+        written = write => written,
+        _ = closed.wait_for(|closed| *closed) => Err(not_connected()),
     }
 }
 

@@ -4,28 +4,23 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use rmcp::RoleClient;
 use rmcp::model::{
-    ClientJsonRpcMessage, ClientNotification, ClientRequest, EmptyResult, ErrorCode, ErrorData, GetExtensions, GetMeta,
-    JsonRpcMessage, ListToolsResult, LoggingLevel, ProgressToken, RequestId, ServerJsonRpcMessage, ServerNotification,
-    ServerResult,
+    ClientJsonRpcMessage, ClientRequest, EmptyResult, ErrorCode, ErrorData, GetExtensions, GetMeta, JsonRpcMessage,
+    ListToolsResult, LoggingLevel, ProgressToken, RequestId, ServerJsonRpcMessage, ServerNotification, ServerResult,
 };
-use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
-use rmcp::transport::Transport;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc};
 
-use super::callbacks::severity;
-use crate::sandbox::Meter;
-use crate::tool::{CallOptions, LogSink, Progress};
+use super::callbacks::{Callbacks, Origin, severity};
+use super::connection::ASKED;
+use super::lenient::{self, Greeting};
+use crate::tool::{BoxFuture, CallOptions, LogSink, Progress};
 
 /// Longest message that a server may send. An answer may have 8 MiB, which can double when JSON is sent inside of a JSON string.
 pub(super) const MESSAGE_BYTES: usize = 32 << 20;
@@ -47,11 +42,18 @@ const JUNK_BYTES: usize = 200;
 pub(super) struct Flight {
     answer: Mutex<Option<String>>,
     options: CallOptions,
+    /// Told when the server says that it goes on.
+    progressed: Notify,
 }
 
 impl Flight {
     pub(super) fn new(options: CallOptions) -> Arc<Self> {
-        Arc::new(Self { answer: Mutex::default(), options })
+        Arc::new(Self { options, ..Self::default() })
+    }
+
+    /// Waits for the next sign that the server goes on with it. One that came since the last wait counts.
+    pub(super) async fn progress(&self) {
+        self.progressed.notified().await;
     }
 
     /// The JSON text of the result, once it is there.
@@ -71,6 +73,20 @@ struct Discovery {
     until: Option<Instant>,
     /// Whether `initialize` was sent after it.
     is_given_up: bool,
+}
+
+/// What begins a connection.
+#[derive(Clone, Copy)]
+enum Handshake {
+    Initialize,
+    Discover,
+}
+
+/// Who answers what a server asks before it has answered the handshake: rmcp does so only after it.
+struct Early {
+    callbacks: Arc<Callbacks>,
+    origin: Origin,
+    asked: AtomicUsize,
 }
 
 /// A notification on its way to the callbacks.
@@ -101,6 +117,17 @@ pub(super) struct Wire {
     discovering: Mutex<Option<Discovery>>,
     /// Whether the server knows `server/discover`, and only took long to say so.
     pub(super) discovered_late: AtomicBool,
+    /// The request that is to begin the connection.
+    handshake: Mutex<Option<(RequestId, Handshake)>>,
+    /// Whether it was answered.
+    has_begun: AtomicBool,
+    /// What is wrong with the answer to `initialize`.
+    misfit: Mutex<Option<String>>,
+    /// Whether the server did not say what it offers, so that it has to be asked.
+    pub(super) is_vague: AtomicBool,
+    early: OnceLock<Early>,
+    /// Whether the server may have forgotten the session.
+    doubted: AtomicBool,
     complaints: Mutex<VecDeque<String>>,
     /// For the callbacks, where there are any.
     heard: Option<mpsc::Sender<Heard>>,
@@ -156,6 +183,12 @@ impl Wire {
             tries_discovery: AtomicBool::default(),
             discovering: Mutex::default(),
             discovered_late: AtomicBool::default(),
+            handshake: Mutex::default(),
+            has_begun: AtomicBool::default(),
+            misfit: Mutex::default(),
+            is_vague: AtomicBool::default(),
+            early: OnceLock::new(),
+            doubted: AtomicBool::default(),
             complaints: Mutex::default(),
             heard,
             waiting_bytes: AtomicUsize::default(),
@@ -187,6 +220,15 @@ impl Wire {
             (ClientRequest::InitializeRequest(_), Some(discovery)) => discovery.is_given_up = true,
             _ => {}
         }
+        let handshake = match &request.request {
+            ClientRequest::InitializeRequest(_) => Some(Handshake::Initialize),
+            // Later, it is a sign of life.
+            ClientRequest::DiscoverRequest(_) if !self.has_begun.load(Ordering::Acquire) => Some(Handshake::Discover),
+            _ => None,
+        };
+        if let Some(handshake) = handshake {
+            *self.handshake.lock().unwrap_or_else(PoisonError::into_inner) = Some((request.id.clone(), handshake));
+        }
         if let Some(WantsText(flight)) = request.request.extensions().get::<WantsText>() {
             let mut under_way = self.under_way();
             if under_way.len() >= FORGOTTEN {
@@ -204,24 +246,126 @@ impl Wire {
     /// Takes a message that came in, in the order in which it came: what rmcp gets in its place. What answers a request, but can't be read,
     /// becomes an error for whoever waits for it. `None` for what is no message, which is noted for [`Wire::complaints`].
     pub(super) fn received(&self, text: &str) -> Option<ServerJsonRpcMessage> {
+        self.read(text).unwrap_or_else(|reason| {
+            self.junk(text, &reason);
+            None
+        })
+    }
+
+    /// Notes what is no message.
+    pub(super) fn junk(&self, text: &str, reason: &serde_json::Error) {
+        let shown = &text[..text.floor_char_boundary(JUNK_BYTES)];
+        tracing::warn!(message = shown, error = %reason, "skipped what is no MCP message");
+        self.complain(format!("it sent what is no MCP message: `{shown}`"));
+    }
+
+    /// The same as [`Wire::received`], where somebody else sees to what is no message.
+    ///
+    /// # Errors
+    /// Why it is no message.
+    pub(super) fn read(&self, text: &str) -> Result<Option<ServerJsonRpcMessage>, serde_json::Error> {
+        let text = text.trim_start_matches('\u{feff}');
         if self.is_late_discovery(text) {
+            return Ok(None);
+        }
+        if let Some(message) = self.greeted(text).or_else(|| self.divert(text)) {
+            return Ok(Some(message));
+        }
+        let reason = match serde_json::from_str(text) {
+            Ok(message) => return Ok(Some(message)),
+            Err(reason) => reason,
+        };
+        let Ok(Peek { id: Some(id), method: None, .. }) = serde_json::from_str(text) else { return Err(reason) };
+        let shown = &text[..text.floor_char_boundary(JUNK_BYTES)];
+        tracing::warn!(message = shown, error = %reason, "an answer is no JSON-RPC response");
+        let error = ErrorData::parse_error(format!("its answer is no JSON-RPC response: `{shown}`"), None);
+        Ok(Some(ServerJsonRpcMessage::error(error, Some(id))))
+    }
+
+    /// Reads the answer to the handshake, as servers really write it.
+    fn greeted(&self, text: &str) -> Option<ServerJsonRpcMessage> {
+        let mut handshake = self.handshake.lock().unwrap_or_else(PoisonError::into_inner);
+        let (id, kind) = handshake.as_ref()?;
+        let Ok(Peek { id: Some(answered), method: None, result: Some(result), .. }) = serde_json::from_str(text) else {
+            return None;
+        };
+        // Some give a number back as text.
+        if answered.to_string() != id.to_string() {
             return None;
         }
-        if let Some(message) = self.divert(text) {
-            return Some(message);
-        }
-        let error = match serde_json::from_str(text) {
-            Ok(message) => return Some(message),
-            Err(error) => error,
+        let greeting = match kind {
+            Handshake::Initialize => lenient::initialize_result(result.get())
+                .map(|Greeting { result, is_vague }| (ServerResult::InitializeResult(result), is_vague)),
+            // Where it is no answer to that, the server may not know what it was asked.
+            Handshake::Discover => lenient::discover_result(result.get())
+                .map(|Greeting { result, is_vague }| (ServerResult::DiscoverResult(result), is_vague)),
         };
-        let shown = &text[..text.floor_char_boundary(JUNK_BYTES)];
-        tracing::warn!(message = shown, %error, "skipped what is no MCP message");
-        if let Ok(Peek { id: Some(id), method: None, .. }) = serde_json::from_str(text) {
-            let error = ErrorData::parse_error(format!("its answer is no JSON-RPC response: `{shown}`"), None);
-            return Some(ServerJsonRpcMessage::error(error, Some(id)));
+        match (greeting, kind) {
+            (Ok((result, is_vague)), _) => {
+                self.is_vague.store(is_vague, Ordering::Release);
+                self.has_begun.store(true, Ordering::Release);
+                let (id, _) = handshake.take()?;
+                Some(ServerJsonRpcMessage::response(result, id))
+            }
+            (Err(_), Handshake::Discover) => None,
+            (Err(misfit), Handshake::Initialize) => {
+                let error = ErrorData::invalid_request(misfit.clone(), None);
+                *self.misfit.lock().unwrap_or_else(PoisonError::into_inner) = Some(misfit);
+                Some(ServerJsonRpcMessage::error(error, Some(id.clone())))
+            }
         }
-        self.complain(format!("it sent what is no MCP message: `{shown}`"));
-        None
+    }
+
+    /// What is wrong with the answer to `initialize`, if it can't be used.
+    pub(super) fn misfit(&self) -> Option<String> {
+        self.misfit.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets who answers what the server asks before it has answered the handshake.
+    pub(super) fn answer_early_by(&self, callbacks: Arc<Callbacks>, origin: Origin) {
+        // A wire has one handshake after the other at most, all by the same.
+        let _ = self.early.set(Early { callbacks, origin, asked: AtomicUsize::new(0) });
+    }
+
+    /// Takes out what the server asks before it has answered the handshake, as it may wait for the answer: the answer, which the transport
+    /// is to send. Everything else is given back.
+    #[expect(clippy::result_large_err, reason = "almost every message is given back, as it came")]
+    pub(super) fn take_early(
+        &self,
+        message: ServerJsonRpcMessage,
+    ) -> Result<BoxFuture<'static, ClientJsonRpcMessage>, ServerJsonRpcMessage> {
+        let Some(Early { callbacks, origin, asked }) = self.early.get() else { return Err(message) };
+        let JsonRpcMessage::Request(request) = message else { return Err(message) };
+        if self.has_begun.load(Ordering::Acquire) {
+            return Err(JsonRpcMessage::Request(request));
+        }
+        let is_too_much = asked.fetch_add(1, Ordering::Relaxed) >= ASKED;
+        let (callbacks, origin, id) = (Arc::clone(callbacks), origin.clone(), request.id);
+        Ok(Box::pin(async move {
+            if is_too_much {
+                let message = format!("this client answers {ASKED} requests before the handshake, and no more");
+                return ClientJsonRpcMessage::error(ErrorData::internal_error(message, None), Some(id));
+            }
+            callbacks.requested(request.request.clone(), &origin).await;
+            match callbacks.answer(request.request, &origin).await {
+                Ok(result) => ClientJsonRpcMessage::response(result, id),
+                Err(error) => ClientJsonRpcMessage::error(error, Some(id)),
+            }
+        }))
+    }
+
+    /// Notes that the server may have forgotten the session, so that it is to be asked before it is used again.
+    pub(super) fn doubt(&self) {
+        self.doubted.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_doubted(&self) -> bool {
+        self.doubted.load(Ordering::Acquire)
+    }
+
+    /// The server knows the session.
+    pub(super) fn trust(&self) {
+        self.doubted.store(false, Ordering::Release);
     }
 
     /// Whether this answers a `server/discover` that was given up, as a server may do that took long to start. rmcp would take it for
@@ -329,7 +473,9 @@ impl Wire {
             let mut flights = under_way.values().filter(|entry| entry.progress_token.as_ref() == Some(&progress_token));
             flights.next().and_then(|entry| entry.flight.upgrade())
         };
-        if let Some(tell) = flight.as_ref().and_then(|flight| flight.options.on_progress.as_ref()) {
+        let Some(flight) = flight else { return };
+        flight.progressed.notify_one();
+        if let Some(tell) = &flight.options.on_progress {
             guarded(|| tell(&Progress { progress, total, message }));
         }
     }
@@ -395,121 +541,5 @@ pub(super) fn typed_tools(list: &str) -> Vec<rmcp::model::Tool> {
 fn guarded(callback: impl FnOnce()) {
     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(callback)).is_err() {
         tracing::error!("a callback for progress or log messages panicked");
-    }
-}
-
-/// MCP over a pair of byte streams: a line of JSON a message. Other lines are skipped, as servers do print banners.
-pub(super) struct LineTransport<R, W> {
-    reader: BufReader<R>,
-    /// The line as far as it has been read; `receive` may be cancelled in the middle of one.
-    line: Vec<u8>,
-    writer: Arc<tokio::sync::Mutex<Option<W>>>,
-    /// Ends a write that the server does not take.
-    closed: watch::Sender<bool>,
-    wire: Arc<Wire>,
-    /// Of a sandboxed server.
-    meter: Option<Arc<Meter>>,
-}
-
-impl<R: AsyncRead + Unpin, W> LineTransport<R, W> {
-    pub(super) fn new(reader: R, writer: W, wire: Arc<Wire>) -> Self {
-        let writer = Arc::new(tokio::sync::Mutex::new(Some(writer)));
-        let reader = BufReader::with_capacity(64 << 10, reader);
-        Self { reader, line: Vec::new(), writer, closed: watch::Sender::new(false), wire, meter: None }
-    }
-
-    /// Tells the meter of each request.
-    pub(super) fn metered(self, meter: Option<Arc<Meter>>) -> Self {
-        Self { meter, ..self }
-    }
-
-    /// Reads up to the next line's end into `line`; `false` at the end of the stream, or where the line is too long.
-    async fn read_line(&mut self) -> bool {
-        loop {
-            let Ok(available) = self.reader.fill_buf().await else { return false };
-            if available.is_empty() {
-                return false;
-            }
-            let end = available.iter().position(|byte| *byte == b'\n');
-            let taken = end.map_or(available.len(), |end| end + 1);
-            self.line.extend_from_slice(&available[..taken]);
-            self.reader.consume(taken);
-            if self.line.len() > MESSAGE_BYTES {
-                self.wire.complain(format!(
-                    "it sent a message of more than {MESSAGE_BYTES} bytes, and the connection was closed"
-                ));
-                return false;
-            }
-            if end.is_some() {
-                return true;
-            }
-        }
-    }
-}
-
-pub(super) fn not_connected() -> io::Error {
-    io::Error::new(io::ErrorKind::NotConnected, "the connection is closed")
-}
-
-impl<R, W> Transport<RoleClient> for LineTransport<R, W>
-where
-    R: AsyncRead + Unpin + Send,
-    W: AsyncWrite + Unpin + Send + 'static,
-{
-    type Error = io::Error;
-
-    fn send(&mut self, message: TxJsonRpcMessage<RoleClient>) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        self.wire.sent(&message);
-        match (&message, &self.meter) {
-            (JsonRpcMessage::Request(_), Some(meter)) => meter.request(),
-            (JsonRpcMessage::Notification(told), Some(meter))
-                if matches!(told.notification, ClientNotification::CancelledNotification(_)) =>
-            {
-                meter.answered();
-            }
-            _ => {}
-        }
-        let (writer, mut closed) = (Arc::clone(&self.writer), self.closed.subscribe());
-        async move {
-            let mut line = serde_json::to_vec(&message)?;
-            line.push(b'\n');
-            let write = async {
-                let mut writer = writer.lock().await;
-                let writer = writer.as_mut().ok_or_else(not_connected)?;
-                writer.write_all(&line).await?;
-                writer.flush().await
-            };
-            tokio::select! {
-                written = write => written,
-                _ = closed.wait_for(|closed| *closed) => Err(not_connected()),
-            }
-        }
-    }
-
-    async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleClient>> {
-        let wire = Arc::clone(&self.wire);
-        loop {
-            tokio::select! {
-                is_line = self.read_line() => if !is_line { return None },
-                nothing = wire.silence() => return Some(nothing),
-            }
-            let line = std::mem::take(&mut self.line);
-            let text = String::from_utf8_lossy(&line);
-            if let Some(message) =
-                Some(text.trim()).filter(|text| !text.is_empty()).and_then(|text| self.wire.received(text))
-            {
-                if let (JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_), Some(meter)) = (&message, &self.meter) {
-                    meter.answered();
-                }
-                return Some(message);
-            }
-        }
-    }
-
-    async fn close(&mut self) -> io::Result<()> {
-        self.closed.send_replace(true);
-        // Dropping it closes the server's standard input, which tells it to end.
-        drop(self.writer.lock().await.take());
-        Ok(())
     }
 }
