@@ -34,7 +34,11 @@ impl Pauses {
     /// Waits for as long as a stream that goes on after `event` is to be left alone.
     pub(super) async fn wait(&self, event: Option<&str>) {
         let in_vain = self.in_vain().get(&event.map(String::from)).copied().unwrap_or_default();
-        tokio::time::sleep(pause(in_vain)).await;
+        let pause = pause(in_vain);
+        // Servers may ask something as soon as they can, so that the first stream must not be late.
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// Notes whether a stream brings something, or stands for a while.
