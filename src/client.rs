@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use rmcp::RoleServer;
 use rmcp::model::{
     CreateMessageRequestParams, CreateMessageResult, ElicitRequestParams, ElicitResult, LoggingLevel,
     LoggingMessageNotificationParam, Root,
 };
+use rmcp::service::Peer;
 use serde_json::{Map, Value};
 
 use crate::catalog::{Catalog, Namespace, SearchResults, did_you_mean, namespaces, suggest};
@@ -20,7 +22,7 @@ use crate::limits::Limits;
 use crate::middleware::{Chain, Middleware, RequestLog, TraceContext};
 use crate::sandbox::Compiling;
 use crate::script::{self, Call, Called, Door, Execution, Isolation, Run};
-use crate::serve::{CodeMode, CodeModeServer};
+use crate::serve::{CodeMode, CodeModeServer, Description};
 use crate::session::authorization::{AuthorizationRequest, AuthorizationSettings, StoredAuthorization, TokenStore};
 use crate::session::{
     self, CallbackError, Callbacks, Children, Origin, Permissions, ServerMessage, ServerStatus, Session,
@@ -87,6 +89,7 @@ struct Setup {
     middleware: Vec<Arc<dyn Middleware>>,
     request_log: RequestLog,
     code_mode: bool,
+    description: Description,
     settings: SessionSettings,
     /// Those of the configuration, where there are none.
     limits: Option<Limits>,
@@ -109,6 +112,12 @@ impl ClientBuilder {
     /// Enables [`Client::execute_code`], and shows only the code-mode session to the outside; off where this is not called.
     pub fn code_mode(mut self, on: bool) -> Self {
         self.setup.code_mode = on;
+        self
+    }
+
+    /// How much the tool `execute_code` of [`Client::serve_stdio`] says of the language; [`Description::Short`] where this is not called.
+    pub fn description(mut self, description: Description) -> Self {
+        self.setup.description = description;
         self
     }
 
@@ -486,6 +495,7 @@ impl Client {
             middleware: Vec::new(),
             request_log: RequestLog::default(),
             code_mode: false,
+            description: Description::default(),
             settings,
             limits: None,
             isolation: Isolation::default(),
@@ -685,7 +695,8 @@ impl Client {
         self.inner.catalog().await.search(query, detail)
     }
 
-    /// Serves code mode as an MCP server on this process's standard input and output, until the other side closes them.
+    /// Serves code mode as an MCP server on this process's standard input and output, until the other side closes them. What servers ask
+    /// (sampling, elicitation, roots), and no callback answers, is passed on to the other side, where it can answer that.
     ///
     /// # Errors
     /// [`Error::CodeModeOff`], or [`Error::Serve`] if the other side does not speak MCP.
@@ -989,6 +1000,16 @@ impl CodeMode for WeakClient {
 
     fn search(&self, query: String, detail: Detail) -> BoxFuture<'_, Result<SearchResults, Error>> {
         Box::pin(async move { Ok(self.client()?.catalog().await.search(&query, detail)) })
+    }
+
+    fn description(&self) -> Description {
+        self.client().map_or_else(|_| Description::default(), |client| client.setup.description)
+    }
+
+    fn serves(&self, peer: &Peer<RoleServer>) {
+        if let Ok(client) = self.client() {
+            client.setup.settings.callbacks.pass_on_to(peer.clone());
+        }
     }
 
     fn namespaces(&self) -> Vec<String> {

@@ -250,8 +250,12 @@ async fn code_mode_session() -> Result<(), Ignored> {
     assert_eq!(client.server_names(), ["demo"]);
     let session = client.session(CODE_MODE_SESSION).unwrap();
     let tools = session.list_tools().await.unwrap();
-    assert_eq!(tools.iter().map(|tool| tool.name.as_str()).collect::<Vec<_>>(), ["execute_code", "search_tools"]);
-    assert!(tools.iter().all(|tool| tool.output_schema.is_some()));
+    assert_eq!(
+        tools.iter().map(|tool| tool.name.as_str()).collect::<Vec<_>>(),
+        ["execute_code", "search_tools", "read_guide"]
+    );
+    // The guide is text, and nothing else.
+    assert_eq!(tools.iter().map(|tool| tool.output_schema.is_some()).collect::<Vec<_>>(), [true, true, false]);
     let arguments = json!({"code": "demo.list_users().users.len()"}).as_object().unwrap().clone();
     let answer = session.call_tool("execute_code", arguments, CallOptions::default()).await.unwrap();
     assert_eq!(answer.structured().unwrap()["result"], json!(5));

@@ -38,13 +38,13 @@ pub fn tests() -> Vec<Trial> {
 /// First argument of the test binary that makes it a server on its standard input and output; the second is what it does.
 pub const ARGUMENT: &str = "field-server";
 
-fn entry(behaviour: &str) -> Value {
+pub fn entry(behaviour: &str) -> Value {
     json!({"command": std::env::current_exe().unwrap(), "args": [ARGUMENT, behaviour]})
 }
 
 /// The server: a line of JSON in, lines of JSON out.
 pub fn main(behaviour: &str) {
-    let (mut polls, mut cancelled) = (0, 0);
+    let (mut polls, mut cancelled, mut asked) = (0, 0, Value::Null);
     let say = |message: Value| {
         let mut out = std::io::stdout().lock();
         writeln!(out, "{message}").unwrap();
@@ -54,6 +54,14 @@ pub fn main(behaviour: &str) {
         let message: Value = serde_json::from_str(&line.unwrap()).unwrap();
         let (method, params) = (message["method"].as_str().unwrap_or_default(), &message["params"]);
         let Some(id) = message.get("id").cloned() else { continue };
+        if method.is_empty() {
+            // The answer to the question of `ask`.
+            let said = message["result"]["action"].as_str().unwrap_or("refused");
+            say(
+                json!({"jsonrpc": "2.0", "id": asked, "result": {"content": [{"type": "text", "text": format!("the user: {said}")}]}}),
+            );
+            continue;
+        }
         let result = |result: Value| say(json!({"jsonrpc": "2.0", "id": id, "result": result}));
         let error =
             |code: i32, text: &str| say(json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": text}}));
@@ -105,6 +113,15 @@ pub fn main(behaviour: &str) {
                 result(json!({"content": [{"type": "text", "text": "done"}]}));
             }
             ("tools/call", "stuck") => {}
+            ("tools/call", "shot") => result(
+                json!({"content": [{"type": "text", "text": "1x1"}, {"type": "image", "data": "AAECAwQ=", "mimeType": "image/png"}]}),
+            ),
+            ("tools/call", "ask") => {
+                asked = id.clone();
+                let form = json!({"type": "object", "properties": {"sure": {"type": "boolean"}}});
+                let params = json!({"message": "Really?", "requestedSchema": form});
+                say(json!({"jsonrpc": "2.0", "id": "q", "method": "elicitation/create", "params": params}));
+            }
             ("tools/call", name) => result(json!({"content": [{"type": "text", "text": name}]})),
             ("ping", _) => result(json!([])),
             _ => error(-32601, "unknown"),
@@ -128,6 +145,7 @@ fn list(behaviour: &str, method: &str, params: &Value) -> Value {
             {"name": "kept", "uri": "a:b", "uriTemplate": "a:b", "annotations": [], "icons": null, "size": "big", "arguments": [7], "inputSchema": []},
             "no item",
         ]}),
+        "camera" => json!({"tools": [item("shot"), item("ask"), item("add")]}),
         "tasks" | "endless" => {
             json!({"tools": [{"name": "task", "inputSchema": {"type": "object"}, "execution": {"taskSupport": "required"}}]})
         }

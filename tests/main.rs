@@ -37,6 +37,7 @@ mod repository;
 mod sandbox;
 mod sandboxed_servers;
 mod scripts;
+mod serving;
 mod support;
 mod typed_components;
 
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         sandbox::tests(),
         sandboxed_servers::tests(),
         scripts::tests(),
+        serving::tests(),
         typed_components::tests(),
     ];
     libtest_mimic::run(&libtest_mimic::Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()

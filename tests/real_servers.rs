@@ -374,7 +374,7 @@ async fn drive_by_python_sdk(more: &[&str]) -> Result<(), Ignored> {
     child.stdout.take().unwrap().read_to_string(&mut printed).await.unwrap();
     assert!(child.wait().await.unwrap().success());
     let out: Value = serde_json::from_str(&printed).unwrap();
-    assert_eq!(out["tools"], json!(["execute_code", "search_tools"]));
+    assert_eq!(out["tools"], json!(["execute_code", "read_guide", "search_tools"]));
     assert_eq!(out["ok"], json!([false, 17, ["hi"], 1]));
     assert_eq!(out["bad"][0], json!(true));
     assert_eq!(out["bad"][1], json!("unknown_tool"));

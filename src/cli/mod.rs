@@ -15,8 +15,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use etcetera::BaseStrategy;
 use rhaiway::{
-    Client, ClientBuilder, Config, Detail, DiagnosticKind, Error, ExecuteOptions, Execution, FailureKind, Isolation,
-    SandboxConfig, ServerStatus,
+    Client, ClientBuilder, Config, Description, Detail, DiagnosticKind, Error, ExecuteOptions, Execution, FailureKind,
+    Isolation, SandboxConfig, ServerStatus,
 };
 use serde_json::json;
 
@@ -133,6 +133,9 @@ struct PermissionsArguments {
 
 #[derive(Args)]
 struct ServeArguments {
+    /// How much the description of `execute_code` says: the tool `read_guide` gives the whole guide anyway.
+    #[arg(long, value_enum, default_value_t = DescriptionArgument::Short)]
+    description: DescriptionArgument,
     #[command(flatten)]
     script: ScriptArguments,
     #[command(flatten)]
@@ -155,6 +158,14 @@ enum DetailArgument {
     Descriptions,
     /// Names, descriptions and schemas.
     Full,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DescriptionArgument {
+    /// What a model needs most, in at most 1,024 characters.
+    Short,
+    /// The whole guide, for clients that cut nothing.
+    Guide,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -277,7 +288,7 @@ async fn run(arguments: RunArguments) -> Result<u8, Failure> {
         (None, Some(file)) => read_script(&file)?,
         (None, None) => return Err(Failure::usage("a script is missing: give a FILE, `-`, or -e 'CODE'")),
     };
-    let client = client_for_scripts(&servers, &script)?;
+    let client = for_scripts(&servers, &script)?.build()?;
     let mut options = ExecuteOptions::default().log_progress(log_progress);
     if !json {
         options = options.on_log(render::note);
@@ -346,7 +357,11 @@ fn permissions(arguments: &PermissionsArguments) -> Result<u8, Failure> {
 }
 
 async fn serve(arguments: ServeArguments) -> Result<u8, Failure> {
-    let client = client_for_scripts(&arguments.servers, &arguments.script)?;
+    let description = match arguments.description {
+        DescriptionArgument::Short => Description::Short,
+        DescriptionArgument::Guide => Description::Guide,
+    };
+    let client = for_scripts(&arguments.servers, &arguments.script)?.description(description).build()?;
     let served = until_signal(&client, Box::pin(client.serve_stdio())).await?;
     client.close_all_sessions().await;
     served?;
@@ -439,7 +454,7 @@ fn builder(arguments: &ServerArguments, config: Option<Config>) -> ClientBuilder
     }
 }
 
-fn client_for_scripts(servers: &ServerArguments, script: &ScriptArguments) -> Result<Client, Failure> {
+fn for_scripts(servers: &ServerArguments, script: &ScriptArguments) -> Result<ClientBuilder, Failure> {
     let config = config(servers.config.as_deref())?;
     let mut limits = config.as_ref().map(Config::limits).transpose()?.unwrap_or_default();
     for (name, value) in &script.limits {
@@ -450,7 +465,7 @@ fn client_for_scripts(servers: &ServerArguments, script: &ScriptArguments) -> Re
         IsolationArgument::Sandbox => Isolation::Sandbox,
         IsolationArgument::InProcess => Isolation::InProcess,
     });
-    Ok(builder.build()?)
+    Ok(builder)
 }
 
 /// The configuration that was named, or is there.

@@ -4,9 +4,10 @@
 use std::error::Error as StdError;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use futures_util::FutureExt;
+use rmcp::RoleServer;
 use rmcp::model::{
     ClientCapabilities, ClientResult, CreateMessageRequestParams, CreateMessageResult, ElicitRequestParams,
     ElicitResult, ElicitationAction, ElicitationCapability, ErrorCode, ErrorData, ExtensionCapabilities,
@@ -14,6 +15,7 @@ use rmcp::model::{
     LoggingMessageNotificationParam, Root, RootsCapabilities, SamplingCapability, ServerNotification, ServerRequest,
     TASKS_EXTENSION_ID, UrlElicitationCapability,
 };
+use rmcp::service::{Peer, ServiceError};
 use serde_json::Value;
 
 use super::wire::Wire;
@@ -54,6 +56,8 @@ pub(crate) struct Callbacks {
     roots: Option<Arc<RwLock<Vec<Root>>>>,
     logging: Option<Hearing<LoggingMessageNotificationParam>>,
     message: Option<Hearing<ServerMessage>>,
+    /// The client that is served, which answers where no callback does.
+    served: Arc<OnceLock<Peer<RoleServer>>>,
     /// What servers are asked to log, and what is let through of what they log all the same.
     pub(crate) log_level: LoggingLevel,
 }
@@ -67,6 +71,7 @@ impl Default for Callbacks {
             roots: None,
             logging: None,
             message: None,
+            served: Arc::default(),
             log_level: LoggingLevel::Warning,
         }
     }
@@ -171,6 +176,18 @@ impl Callbacks {
         self.roots = Some(Arc::new(RwLock::new(roots)));
     }
 
+    /// Has the client that is served answer what no callback answers, as far as it said that it can. The first one stays.
+    pub(crate) fn pass_on_to(&self, client: Peer<RoleServer>) {
+        let _ = self.served.set(client);
+    }
+
+    /// The client that is served, if it can answer servers in their way: later revisions know no requests to clients.
+    fn served(&self, can: impl Fn(&ClientCapabilities) -> bool) -> Option<&Peer<RoleServer>> {
+        let client = self.served.get()?;
+        let info = client.peer_info()?;
+        (info.protocol_version.has_initialize() && can(&info.capabilities)).then_some(client)
+    }
+
     /// Whether anybody wants to hear what servers send of their own accord.
     pub(super) fn hear(&self) -> bool {
         self.logging.is_some() || self.message.is_some()
@@ -182,13 +199,17 @@ impl Callbacks {
         let mut extensions = ExtensionCapabilities::default();
         extensions.insert(TASKS_EXTENSION_ID.into(), serde_json::Map::new());
         capabilities.extensions = Some(extensions);
-        capabilities.sampling = self.sampling.is_some().then(SamplingCapability::default);
-        capabilities.elicitation = self.elicitation.is_some().then(|| {
-            ElicitationCapability::new()
-                .with_form(FormElicitationCapability::default())
-                .with_url(UrlElicitationCapability::default())
-        });
-        if self.roots.is_some() || self.list_roots.is_some() {
+        let can_sample = self.sampling.is_some() || self.served(|can| can.sampling.is_some()).is_some();
+        capabilities.sampling = can_sample.then(SamplingCapability::default);
+        capabilities.elicitation = if self.elicitation.is_some() {
+            let forms = ElicitationCapability::new().with_form(FormElicitationCapability::default());
+            Some(forms.with_url(UrlElicitationCapability::default()))
+        } else {
+            let client = self.served(|can| can.elicitation.is_some()).and_then(|client| client.peer_info());
+            client.and_then(|client| client.capabilities.elicitation.clone())
+        };
+        let has_roots = self.roots.is_some() || self.list_roots.is_some();
+        if has_roots || self.served(|can| can.roots.is_some()).is_some() {
             let mut roots = RootsCapabilities::default();
             roots.list_changed = Some(true);
             capabilities.roots = Some(roots);
@@ -260,12 +281,18 @@ impl Callbacks {
         params: CreateMessageRequestParams,
         origin: &Origin,
     ) -> Result<CreateMessageResult, ErrorData> {
-        answer("sampling", self.sampling.as_ref(), params, origin).await
+        match self.served(|can| can.sampling.is_some()).filter(|_| self.sampling.is_none()) {
+            Some(client) => passed_on(client.create_message(params).await),
+            None => answer("sampling", self.sampling.as_ref(), params, origin).await,
+        }
     }
 
     async fn list_roots(&self, origin: &Origin) -> Result<ListRootsResult, ErrorData> {
         let roots = match (&self.list_roots, &self.roots) {
             (None, Some(roots)) => roots.read().unwrap_or_else(PoisonError::into_inner).clone(),
+            (None, None) if let Some(client) = self.served(|can| can.roots.is_some()) => {
+                return passed_on(client.list_roots().await);
+            }
             (callback, _) => answer("list_roots", callback.as_ref(), (), origin).await?,
         };
         Ok(ListRootsResult::new(roots))
@@ -282,7 +309,10 @@ impl Callbacks {
             }
             _ => Vec::new(),
         };
-        let mut result = answer("elicitation", self.elicitation.as_ref(), params, origin).await?;
+        let mut result = match self.served(|can| can.elicitation.is_some()).filter(|_| self.elicitation.is_none()) {
+            Some(client) => passed_on(client.create_elicitation(params).await)?,
+            None => answer("elicitation", self.elicitation.as_ref(), params, origin).await?,
+        };
         if result.action == ElicitationAction::Accept && !defaults.is_empty() {
             let content = result.content.get_or_insert_with(|| Value::Object(serde_json::Map::new()));
             if let Value::Object(content) = content {
@@ -293,6 +323,14 @@ impl Callbacks {
         }
         Ok(result)
     }
+}
+
+/// What the client that is served says.
+fn passed_on<T>(answer: Result<T, ServiceError>) -> Result<T, ErrorData> {
+    answer.map_err(|error| match error {
+        ServiceError::McpError(error) => error,
+        other => ErrorData::internal_error(format!("the client could not be asked: {other}"), None),
+    })
 }
 
 fn unknown(method: &str) -> ErrorData {
