@@ -633,7 +633,7 @@ impl Client {
     pub async fn authorize(&self, name: &str) -> Result<bool, Error> {
         let config = self.inner.configured().config.server(name)?;
         let used = async { self.create_session(name).await?.list_tools().await.map(drop) };
-        session::log_in(name, &config, &self.inner.setup.settings, used).await
+        Box::pin(session::log_in(name, &config, &self.inner.setup.settings, used)).await
     }
 
     /// Forgets the tokens that are kept for a server, and has its authorisation server revoke them, where that has an endpoint for it (RFC 7009).

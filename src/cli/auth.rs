@@ -138,7 +138,7 @@ async fn login(arguments: LoginArguments) -> Result<u8, Failure> {
         .token_store(Fresh { store: store.clone(), obtained: Arc::clone(&obtained) })
         .on_authorization(redirect_uri, asked)
         .build()?;
-    let logged_in = until_signal(&client, Box::pin(client.authorize(&server))).await?;
+    let logged_in = until_signal(&client, client.authorize(&server)).await?;
     client.close_all_sessions().await;
     render::note(&if logged_in? {
         format!("logged in to `{server}`")

@@ -1,7 +1,6 @@
 //! What authorisation servers answer, put into the form of the standards. rmcp and `oauth2` take each field of an answer strictly; servers
 //! write numbers as texts, lists with commas, `null`, and errors with the status of success. Nothing here decides whom to trust.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
@@ -9,11 +8,18 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use reqwest::{Request, Url};
 use serde_json::{Map, Value, json};
 
-use super::grants::shown;
+use super::problem::shown;
+use super::tokens::words;
 
 pub(super) const FORM: &str = "application/x-www-form-urlencoded";
 /// Longest lifetime of a token that is believed, in seconds: a hundred years.
 const LIFETIME: u64 = 100 * 366 * 24 * 60 * 60;
+/// The error of an answer that has none.
+const NOTHING: &str = "it answered with neither what was asked for nor an error";
+/// Fields of what a server publishes that hold a text, and that hold a list, where they are not to hold anything else.
+const TEXTS: [&str; 5] = ["authorization_server", "issuer", "jwks_uri", "registration_endpoint", "resource"];
+const LISTS: [&str; 4] =
+    ["authorization_servers", "code_challenge_methods_supported", "response_types_supported", "scopes_supported"];
 /// A text of fewer bytes is no secret that could be told from other words.
 const SECRET_BYTES: usize = 4;
 /// Fields of a token request that hold secrets.
@@ -155,20 +161,14 @@ fn lifetime(value: &Value) -> Option<u64> {
     Some(seconds).filter(|seconds| (1..=LIFETIME).contains(seconds))
 }
 
-/// Scopes with one space between them, each once: of a text with spaces or commas, or of a list.
+/// Scopes with one space between them: of a text, or of a list.
 fn scopes(value: &Value) -> Option<String> {
-    let texts: Vec<&str> = match value {
-        Value::String(text) => vec![text],
-        Value::Array(items) => items.iter().filter_map(Value::as_str).collect(),
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
         _ => return None,
     };
-    let words: Vec<&str> = texts.into_iter().flat_map(str::split_whitespace).collect();
-    // A scope may have a comma in it; one between scopes is where no space is, or before one.
-    let has_commas = words.len() == 1 || words.iter().any(|word| word.ends_with(','));
-    let words = words.into_iter().flat_map(|word| word.split(move |c| has_commas && c == ','));
-    let mut seen = HashSet::new();
-    let scopes: Vec<&str> = words.filter(|word| !word.is_empty() && seen.insert(*word)).collect();
-    (!scopes.is_empty()).then(|| scopes.join(" "))
+    Some(words(&text).join(" ")).filter(|scopes| !scopes.is_empty())
 }
 
 /// What is used of a client that was registered, if it was.
@@ -201,10 +201,7 @@ fn refusal(status: StatusCode, fields: &Map<String, Value>, secrets: &[String]) 
         (fields, "message"),
         (fields, "detail"),
     ]);
-    let error = error.unwrap_or_else(|| match status.is_success() {
-        true => "it answered with neither a token nor an error".into(),
-        false => format!("HTTP {status}"),
-    });
+    let error = error.unwrap_or_else(|| if status.is_success() { NOTHING.into() } else { format!("HTTP {status}") });
     let mut refusal = Map::from_iter([("error".to_string(), json!(shown(&error)))]);
     if let Some(description) = description {
         refusal.insert("error_description".into(), json!(shown(&description)));
@@ -222,7 +219,6 @@ fn hidden(text: &str, secrets: &[String]) -> String {
 
 /// What a server publishes, with lists where lists belong, and texts where texts do. A field of another kind is left out.
 fn metadata(mut fields: Map<String, Value>) -> Map<String, Value> {
-    const TEXTS: [&str; 5] = ["authorization_server", "issuer", "jwks_uri", "registration_endpoint", "resource"];
     for name in TEXTS {
         if fields.contains_key(name) && text(&fields, name).is_none() {
             fields.shift_remove(name);
@@ -238,8 +234,6 @@ fn metadata(mut fields: Map<String, Value>) -> Map<String, Value> {
             _ => {}
         }
     }
-    const LISTS: [&str; 4] =
-        ["authorization_servers", "code_challenge_methods_supported", "response_types_supported", "scopes_supported"];
     fields.retain(|name, value| value.is_array() || !LISTS.contains(&name.as_str()));
     fields
 }
@@ -336,7 +330,7 @@ mod tests {
             (400, r#"{"error": {"code": "bad", "message": "so it is"}}"#, 400, "bad", json!("so it is")),
             (401, r#"{"error": true, "message": "so it is"}"#, 401, "HTTP 401 Unauthorized", json!("so it is")),
             (503, "<html>", 503, "HTTP 503 Service Unavailable", Value::Null),
-            (200, r#"{"ok": 1}"#, 400, "it answered with neither a token nor an error", Value::Null),
+            (200, r#"{"ok": 1}"#, 400, NOTHING, Value::Null),
         ] {
             let (status, answer) = read(Kind::Token, status, body, &[]);
             assert_eq!((status, &answer["error"]), (expected_status, &json!(error)), "{body}");

@@ -33,8 +33,8 @@ pub(super) struct Client {
     pub(super) nonces: Arc<Nonces>,
     /// What no error may repeat, beside what is in the request itself.
     secrets: Arc<Mutex<Vec<String>>>,
-    /// In place of rmcp's own name for the MCP server, where that does not say what its name is.
-    resource: Arc<Mutex<Option<String>>>,
+    /// What rmcp calls an MCP server that does not say its name, and what we call it.
+    name: Arc<Mutex<Option<(String, String)>>>,
 }
 
 impl Client {
@@ -45,8 +45,8 @@ impl Client {
         if !proxied {
             http = http.dns_resolver(Arc::new(guard.clone()));
         }
-        let (key, nonces, secrets, resource) = Default::default();
-        Ok(Self { http: http.build()?, guard, key, nonces, secrets, resource })
+        let (key, nonces, secrets, name) = Default::default();
+        Ok(Self { http: http.build()?, guard, key, nonces, secrets, name })
     }
 
     /// Keeps a secret out of errors.
@@ -59,13 +59,15 @@ impl Client {
         }
     }
 
-    /// How the MCP server is named in requests, where not as rmcp does.
-    pub(super) fn resource(&self) -> Option<String> {
-        self.resource.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What the MCP server is called in requests, in place of what rmcp calls it.
+    pub(super) fn name_of(&self, resource: &str) -> String {
+        let name = self.name.lock().unwrap_or_else(PoisonError::into_inner);
+        let other = name.as_ref().filter(|(from, _)| from == resource).map(|(_, to)| to.as_str());
+        other.unwrap_or(resource).into()
     }
 
-    pub(super) fn set_resource(&self, resource: Option<String>) {
-        *self.resource.lock().unwrap_or_else(PoisonError::into_inner) = resource;
+    pub(super) fn set_name(&self, name: Option<(String, String)>) {
+        *self.name.lock().unwrap_or_else(PoisonError::into_inner) = name;
     }
 
     /// The key that tokens are bound to.
@@ -200,11 +202,11 @@ fn form(fields: &[(&str, &str)]) -> Option<String> {
 }
 
 /// Names the MCP server in a form otherwise.
-fn rename_resource(request: &mut Request, resource: &str) {
+fn rename_resource(request: &mut Request, renamed: impl Fn(&str) -> String) {
     let body = request.body().and_then(reqwest::Body::as_bytes).unwrap_or_default();
     let mut fields = answers::pairs(&String::from_utf8_lossy(body));
     for (_, value) in fields.iter_mut().filter(|(name, _)| name == "resource") {
-        *value = resource.into();
+        *value = renamed(value);
     }
     let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     if let Some(form) = form(&fields) {
@@ -238,8 +240,8 @@ impl OAuthHttpClient for Client {
     fn execute(&self, request: OAuthHttpRequest) -> OAuthHttpClientFuture<'_> {
         Box::pin(async move {
             let mut request = Request::try_from(request.request).map_err(|_| "it names what is no URL")?;
-            if let Some(resource) = self.resource().filter(|_| Kind::of(&request) == Kind::Token) {
-                rename_resource(&mut request, &resource);
+            if Kind::of(&request) == Kind::Token {
+                rename_resource(&mut request, |resource| self.name_of(resource));
             }
             self.answer(request).await.map_err(OAuthHttpClientError::from)
         })
@@ -256,5 +258,7 @@ mod tests {
         let client = Client::new(reqwest::Client::builder().no_proxy(), guard, true).unwrap();
         let problem = client.token_request("http://127.0.0.1:1/token", &[], None).await.unwrap_err();
         assert!(problem.to_string().ends_with("it is in a network that the MCP server is not in"), "{problem}");
+        let problem = client.revoke("http://127.0.0.1:1/revoke", &[("token", "t")], None).await.unwrap_err();
+        assert_eq!(problem, "it is in a network that the MCP server is not in");
     }
 }

@@ -16,13 +16,11 @@ use tracing::subscriber::NoSubscriber;
 
 use super::client::{Client, refusal};
 use super::dpop::{Key, random_text};
+use super::problem::{explain, shown};
 use super::tokens::{Registration, Tokens, now};
 use super::{Asking, Attempt, AuthorizationRequest, OAuth, Problem, State};
 use crate::config::Grant;
-use crate::error::with_causes;
 
-/// What is shown of what an authorisation server says.
-const SHOWN: usize = 300;
 /// Name under which the client registers itself.
 const CLIENT_NAME: &str = env!("CARGO_PKG_NAME");
 
@@ -48,13 +46,10 @@ impl Server {
 
     /// The resource that tokens are for, as the MCP server names itself.
     async fn resource(&mut self, client: &Client, fallback: &Url) -> Result<String, Problem> {
-        if let Some(resource) = client.resource() {
-            return Ok(resource);
-        }
         // rmcp tells it in no other way.
         self.manager.configure_client_id(CLIENT_NAME).map_err(|error| explain(&error))?;
         let url = self.manager.get_authorization_url(&[]).await.map_err(|error| explain(&error))?;
-        Ok(parameter(&url, "resource").unwrap_or_else(|| canonical(fallback)))
+        Ok(client.name_of(&parameter(&url, "resource").unwrap_or_else(|| fallback.to_string())))
     }
 }
 
@@ -83,9 +78,9 @@ impl OAuth {
             Err(error) => return Err(explain(&error)),
         };
         let discovered = source != AuthorizationMetadataSource::LegacyEndpointFallback;
-        // Where the MCP server says its name, rmcp takes it as it is; else it takes the address, adds a slash and leaves the query.
+        // Where the MCP server says its name, rmcp takes it as it is; else it takes the address, with a slash and what is secret in it.
         let named = source == AuthorizationMetadataSource::ProtectedResourceMetadata;
-        self.client.set_resource(if named { None } else { Some(canonical(&self.url)) });
+        self.client.set_name((!named).then(|| (self.url.to_string(), canonical(&self.url))));
         let issuer = metadata.issuer.as_deref();
         if let Some(expected) = self.config.issuer.as_deref()
             && issuer != Some(expected)
@@ -287,7 +282,7 @@ impl OAuth {
         self.client.hide(&registration.secret);
         server.manager.configure_client(client).map_err(|error| explain(&error))?;
         let url = server.manager.get_authorization_url(&scopes).await.map_err(|error| explain(&error))?;
-        let url = self.client.resource().map_or(url.clone(), |resource| with_resource(&url, &resource));
+        let url = with_resource(&url, |resource| self.client.name_of(resource));
         let expected_state = parameter(&url, "state");
         let request = AuthorizationRequest { server: self.key.server.clone(), url, redirect_uri: redirect_uri.clone() };
         let agreed: Result<Tokens, Problem> = async {
@@ -541,10 +536,10 @@ fn parameter(url: &str, name: &str) -> Option<String> {
 }
 
 /// An address of the browser's, with the MCP server named otherwise.
-fn with_resource(url: &str, resource: &str) -> String {
+fn with_resource(url: &str, renamed: impl Fn(&str) -> String) -> String {
     let Ok(mut url) = Url::parse(url) else { return url.into() };
     let renamed = |(name, value): (String, String)| match name.as_str() {
-        "resource" => (name, resource.to_string()),
+        "resource" => (name, renamed(&value)),
         _ => (name, value),
     };
     let pairs: Vec<_> = url.query_pairs().into_owned().map(renamed).collect();
@@ -556,57 +551,4 @@ fn with_resource(url: &str, resource: &str) -> String {
 fn canonical(url: &Url) -> String {
     let path = if url.path() == "/" { "" } else { url.path() };
     format!("{}{path}", url.origin().ascii_serialization())
-}
-
-/// As much of a server's text as an error can hold.
-pub(super) fn shown(text: &str) -> &str {
-    &text[..text.floor_char_boundary(SHOWN)]
-}
-
-/// rmcp's errors without addresses, which may hold secrets, and without what a server sent in place of tokens.
-pub(super) fn explain(error: &AuthError) -> Problem {
-    Problem::Failed(match error {
-        AuthError::DiscoveryRequestFailed { source, .. } => {
-            format!("its OAuth metadata can't be read: {}", with_causes(&**source))
-        }
-        AuthError::ProtectedResourceMetadataInvalid { .. } => {
-            "its OAuth metadata is unusable, or that of another resource".into()
-        }
-        AuthError::AuthorizationServersUnavailable { .. } => {
-            "the authorisation servers that it names publish no usable metadata".into()
-        }
-        AuthError::AuthorizationServerMismatch { expected_issuer, received_issuer } => format!(
-            "the authorisation server says that it is `{}`, and not `{}`",
-            shown(received_issuer),
-            shown(expected_issuer)
-        ),
-        AuthError::AuthorizationServerMissingIssuer { .. } => {
-            "the authorisation server does not say which it is".into()
-        }
-        AuthError::PkceUnsupported => "the authorisation server does not support PKCE with S256".into(),
-        AuthError::TokenExchangeFailed(text)
-        | AuthError::TokenRefreshFailed(text)
-        | AuthError::TokenRefreshRejected(text)
-        | AuthError::ClientCredentialsError(text) => {
-            let refused = ["error response", "Token exchange failed", "does not support", "required", "Insecure"];
-            if refused.iter().any(|words| text.contains(words)) {
-                format!("the token request was refused: {}", shown(text))
-            } else {
-                "the token request was not answered, or with what is no token".into()
-            }
-        }
-        AuthError::RegistrationFailed(text) => {
-            // The answer, in the standard's form.
-            let answer = text.find('{').and_then(|at| serde_json::from_str::<Value>(&text[at..]).ok());
-            let answer = answer.unwrap_or_default();
-            let words = [&answer["error"], &answer["error_description"]].map(Value::as_str);
-            let words: Vec<&str> = words.into_iter().flatten().collect();
-            if words.is_empty() {
-                format!("the registration failed: {}", shown(text))
-            } else {
-                format!("the registration was refused: {}", words.join(": "))
-            }
-        }
-        other => shown(&with_causes(other)).to_string(),
-    })
 }

@@ -8,6 +8,7 @@ mod client;
 mod dpop;
 mod grants;
 mod kept;
+mod problem;
 mod renewal;
 mod tokens;
 
@@ -33,6 +34,7 @@ use client::Client;
 use dpop::Key;
 use grants::Server;
 pub(super) use kept::{forget, log_in, stored};
+pub(super) use problem::Problem;
 pub(crate) use tokens::MemoryStore;
 use tokens::{Registration, Tokens, words};
 pub use tokens::{StoredAuthorization, TokenKey, TokenLock, TokenStore};
@@ -131,33 +133,6 @@ impl Login {
 
     fn last(&self) -> Option<Problem> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-/// Why a request is not authorised. Holds no secret.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(super) enum Problem {
-    /// `reason` is empty, or why the tokens that there are were not renewed.
-    #[error(
-        "it wants authorisation (HTTP 401{reason}): run `rhaiway auth login {server}`, or set `auth` to a token, or `headers`, in its \
-         configuration"
-    )]
-    LoginNeeded { server: String, reason: String },
-    #[error(
-        "it wants more access than was granted (`{scopes}`): set it as `scope` of its `auth`, and run `rhaiway auth login {server}`"
-    )]
-    AccessNeeded { server: String, scopes: String },
-    #[error("it refuses the token that its `auth` is (HTTP 401)")]
-    TokenRefused,
-    #[error("it refuses the tokens that were just obtained for it (HTTP 401)")]
-    NewTokensRefused,
-    #[error("authorisation failed: {0}")]
-    Failed(String),
-}
-
-impl Problem {
-    fn failed(message: &str) -> Self {
-        Self::Failed(message.into())
     }
 }
 
@@ -419,7 +394,7 @@ impl OAuth {
                     return Ok(false);
                 }
                 attempt.step_ups += 1;
-                let scopes: Vec<String> = words(&params.scope.unwrap_or_default()).collect();
+                let scopes = words(&params.scope.unwrap_or_default());
                 let attempt = attempt.clone();
                 self.detached(|oauth| async move { oauth.step_up(&attempt, &challenge, scopes).await }).await?;
                 Ok(true)

@@ -6,7 +6,8 @@ use std::time::Duration;
 use rmcp::transport::auth::{AuthError, CredentialStore, OAuthClientConfig};
 use tokio::sync::MutexGuard;
 
-use super::grants::{explain, quietly};
+use super::grants::quietly;
+use super::problem::explain;
 use super::tokens::{TokenLock, Tokens, locked};
 use super::{Attempt, OAuth, Problem, State};
 use crate::config::Grant;
@@ -46,7 +47,10 @@ impl OAuth {
         match another {
             Some(newer) if !newer.are_over() => self.take(state, Some(newer)),
             // Even if what it got is over again, the older refresh token is used up.
-            Some(newer) => self.refresh(state, &newer).await,
+            Some(newer) => {
+                self.take(state, Some(newer.clone()))?;
+                self.refresh(state, &newer).await
+            }
             None => self.refresh(state, tokens).await,
         }
     }
@@ -72,12 +76,18 @@ impl OAuth {
             Ok(answer) => self.tokens(&answer, registration.clone(), &tokens.scopes)?,
             Err(error) => {
                 if matches!(error, AuthError::TokenRefreshRejected(_)) {
-                    // Where there is no lock, somebody else may have been faster.
-                    if let Some(stored) = self.newer_than(tokens).await? {
-                        return self.take(state, Some(stored));
+                    match self.load().await? {
+                        // Where there is no lock, somebody else may have been faster.
+                        Some(other) if other.access_token != tokens.access_token => {
+                            if !other.are_over() {
+                                return self.take(state, Some(other));
+                            }
+                        }
+                        _ => {
+                            state.tokens = None;
+                            let _ = self.store.remove(&self.key).await;
+                        }
                     }
-                    state.tokens = None;
-                    let _ = self.store.remove(&self.key).await;
                 }
                 return Err(explain(&error));
             }
@@ -96,11 +106,5 @@ impl OAuth {
         }
         tracing::debug!(server = self.key.server, "renewed the tokens");
         self.take(state, Some(renewed))
-    }
-
-    /// What is kept, if it came after `tokens` and can be used.
-    async fn newer_than(&self, tokens: &Tokens) -> Result<Option<Tokens>, Problem> {
-        let stored = self.load().await?;
-        Ok(stored.filter(|stored| stored.access_token != tokens.access_token && !stored.are_over()))
     }
 }

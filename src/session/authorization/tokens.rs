@@ -1,6 +1,6 @@
 //! Tokens, and where they are kept.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -161,7 +161,7 @@ impl Tokens {
         if access_token.bytes().any(|byte| !(b'!'..=b'~').contains(&byte)) {
             return Err(Problem::failed("the access token has characters that no HTTP header can hold"));
         }
-        let scopes = text("scope").map_or_else(|| requested.to_vec(), |scope| words(scope).collect());
+        let scopes = text("scope").map_or_else(|| requested.to_vec(), words);
         let lifetime = answer.get("expires_in").and_then(Value::as_u64);
         Ok(Self {
             access_token: access_token.into(),
@@ -228,9 +228,14 @@ pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// Scopes in a text.
-pub(super) fn words(text: &str) -> impl Iterator<Item = String> {
-    text.split_whitespace().map(String::from)
+/// The scopes in a text, each once. They have spaces between them, or as some servers write them, commas.
+pub(super) fn words(text: &str) -> Vec<String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    // A scope may have a comma in it; one between scopes is where no space is, or before one.
+    let has_commas = words.len() == 1 || words.iter().any(|word| word.ends_with(','));
+    let words = words.into_iter().flat_map(|word| word.split(move |c| has_commas && c == ','));
+    let mut seen = HashSet::new();
+    words.filter(|word| !word.is_empty() && seen.insert(*word)).map(String::from).collect()
 }
 
 #[cfg(test)]
