@@ -105,6 +105,9 @@ struct State {
     lists: usize,
 }
 
+/// In place of a status: no answer comes.
+const NEVER: &str = "never";
+
 type Habit = fn(Value) -> Response;
 
 /// What a server publishes for those who want to log in to it.
@@ -194,6 +197,9 @@ impl Server {
                         let held = server.state().hold_tokens.clone().filter(|_| request.target == "/token");
                         if let Some(held) = held {
                             held.notified().await;
+                        }
+                        if request.target == "/revoke" && status == NEVER {
+                            std::future::pending::<()>().await;
                         }
                         let length = body.len();
                         let text = format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\n\r\n{body}");

@@ -7,8 +7,8 @@ use rhaiway::CallOptions;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Habit, Publishes, REDIRECT_URI, Response, Server, Store, agree, answer, builder, call, json_answer, log_in, ran,
-    refusal, rhaiway, tried_to_log_in,
+    Habit, NEVER, Publishes, REDIRECT_URI, Response, Server, Store, agree, answer, builder, call, json_answer, log_in,
+    ran, refusal, rhaiway, tried_to_log_in,
 };
 use crate::support::{Ignored, test};
 
@@ -356,13 +356,18 @@ async fn not_revoked() -> Result<(), Ignored> {
     assert!(stderr.contains("unavailable: can't revoke [secret]") && !stderr.contains("SECRET"), "{stderr}");
     assert!(stderr.contains("there are no tokens for `remote` any more"), "{stderr}");
     assert_eq!(server.state().revoked.len(), 2, "the access token is tried where the refresh token failed");
+    // Nor does it wait for ever.
+    log_in(login(), |_| async {}).await;
+    server.state().revocation = Some(NEVER);
+    let (_, stderr) = ran(logout(), 0).await;
+    assert!(stderr.contains("could not be revoked") && stderr.contains("it took longer than 10 s"), "{stderr}");
     // Nor is it followed to where the server is not.
     log_in(login(), |_| async {}).await;
     server.state().revocation = Some("200 OK");
     server.state().issuer = Some("/moved");
     let (_, stderr) = ran(logout(), 0).await;
     assert!(stderr.contains("they are those of another authorisation server"), "{stderr}");
-    assert_eq!(server.state().revoked.len(), 2);
+    assert_eq!(server.state().revoked.len(), 3);
     assert_eq!(std::fs::read_dir(folder.path().join("state/rhaiway/tokens")).unwrap().count(), 0);
     Ok(())
 }
