@@ -634,8 +634,21 @@ impl Client {
         session::stored_authorization(name, &config, &self.inner.setup.settings).await
     }
 
-    /// Forgets the tokens that are kept for a server. An open session goes on with those that it has, and
-    /// keeps none that it renews.
+    /// Logs in to a server over HTTP, by asking [who was given for that](ClientBuilder::on_authorization): when the server asks for it as it is
+    /// connected and its tools are listed; else, as some ask at the first call only, where it publishes who authorises. Nobody is asked
+    /// where tokens are kept that it takes. `false` where there is nothing to log in to.
+    ///
+    /// # Errors
+    /// [`Error::Authorization`], as for [`Client::create_session`], and as for [`Client::stored_authorization`].
+    pub async fn authorize(&self, name: &str) -> Result<bool, Error> {
+        let config = self.inner.configured().config.server(name)?;
+        let used = async { self.create_session(name).await?.list_tools().await.map(drop) };
+        Box::pin(session::log_in(name, &config, &self.inner.setup.settings, used)).await
+    }
+
+    /// Forgets the tokens that are kept for a server, and has its authorisation server revoke them, where that has an endpoint for it (RFC 7009).
+    /// They are forgotten in any case: a revocation that fails, or takes longer than 10 s, is logged as a warning. An open session goes
+    /// on with the tokens that it has as long as they are good, and keeps none that it renews.
     ///
     /// # Errors
     /// As for [`Client::stored_authorization`].

@@ -50,6 +50,14 @@ pub enum Error {
         /// The last lines that it wrote to its standard error.
         stderr: Vec<String>,
     },
+    /// Logging in to a server came to nothing.
+    #[error("can't log in to the server `{server}`: {message}")]
+    Authorization {
+        /// The server.
+        server: String,
+        /// Why.
+        message: String,
+    },
     /// What is kept to authorise requests to a server could not be read or changed.
     #[error("can't get at the tokens for the server `{server}`: {message}")]
     Tokens {

@@ -58,7 +58,7 @@ pub use limits::Limits;
 pub use rmcp::model;
 pub use script::{CODE_MODE_PROMPT, Diagnostic, DiagnosticKind, Execution, Frame, Isolation, NearestLimit, Usage};
 pub use serve::Description;
-pub use session::authorization::{AuthorizationRequest, StoredAuthorization, TokenKey, TokenStore};
+pub use session::authorization::{AuthorizationRequest, StoredAuthorization, TokenKey, TokenLock, TokenStore};
 pub use session::{CallbackError, Origin, Permissions, ServerMessage, ServerStatus, Session, Subscription};
 pub use tool::{
     CallOptions, CallRecord, Detail, Failure, FailureKind, Outcome, Progress, ProgressSink, Tool, ToolAnswer, ToolCall,

@@ -18,10 +18,15 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::support::{Ignored, cache_dir, config, program, run, target_dir, test, value};
 
+mod habits;
+mod processes;
+
 const REDIRECT_URI: &str = "http://127.0.0.1:1/callback";
 
 pub fn tests() -> Vec<Trial> {
-    vec![
+    let mut tests = habits::tests();
+    tests.extend(processes::tests());
+    tests.extend([
         test("authorization::a_login_gives_tokens_that_stay", login),
         test("authorization::without_anybody_to_ask_it_says_what_to_do", nobody_to_ask),
         test("authorization::tokens_are_renewed_in_time", renewed_in_time),
@@ -53,7 +58,8 @@ pub fn tests() -> Vec<Trial> {
         test("authorization::older_tokens_in_the_keyring_are_not_left_there", older_in_keyring),
         test("http::integers_in_plain_json_keep_their_digits", integers),
         test("http::an_idle_stream_is_not_an_answer_that_fails", idle_stream),
-    ]
+    ]);
+    tests
 }
 
 /// What the server does, and what was done to it.
@@ -68,6 +74,20 @@ struct State {
     /// Token requests are served, and then answered when this is notified.
     hold_tokens: Option<Arc<Notify>>,
     tokens_down: bool,
+    /// What becomes of a good token answer, and of that to a registration.
+    token_habit: Option<Habit>,
+    registration_habit: Option<Habit>,
+    /// How the server names itself in its metadata, where not by the address that it is reached at.
+    resource: Option<String>,
+    /// What the resource is to be in requests.
+    expected_resource: Option<String>,
+    publishes: Publishes,
+    /// Wants authorisation for calls only.
+    lazy: bool,
+    /// Has an endpoint for revocation, which answers with this status.
+    revocation: Option<&'static str>,
+    /// The kinds and tokens that were to be revoked.
+    revoked: Vec<(String, String)>,
     /// Speaks HTTP+SSE, and what goes out on its event stream.
     older: bool,
     events: Option<mpsc::UnboundedSender<String>>,
@@ -83,6 +103,21 @@ struct State {
     renewals: usize,
     refused: usize,
     lists: usize,
+}
+
+/// In place of a status: no answer comes.
+const NEVER: &str = "never";
+
+type Habit = fn(Value) -> Response;
+
+/// What a server publishes for those who want to log in to it.
+#[derive(Default, PartialEq, Eq, Clone, Copy)]
+enum Publishes {
+    #[default]
+    All,
+    /// Its authorisation server, which it is itself, but not that it is one.
+    AuthorizationServer,
+    Nothing,
 }
 
 #[derive(Clone)]
@@ -149,7 +184,8 @@ impl Server {
                 tokio::spawn(async move {
                     let mut connection = BufReader::new(connection);
                     while let Some(request) = Request::read(&mut connection).await {
-                        if request.method == "GET" && request.target == "/mcp" && server.state().stream {
+                        let is_stream = request.method == "GET" && matches!(request.target.as_str(), "/mcp" | "/");
+                        if is_stream && server.state().stream {
                             server.stream(connection).await;
                             return;
                         }
@@ -161,6 +197,9 @@ impl Server {
                         let held = server.state().hold_tokens.clone().filter(|_| request.target == "/token");
                         if let Some(held) = held {
                             held.notified().await;
+                        }
+                        if request.target == "/revoke" && status == NEVER {
+                            std::future::pending::<()>().await;
                         }
                         let length = body.len();
                         let text = format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\n\r\n{body}");
@@ -186,6 +225,10 @@ impl Server {
 
     fn entry(&self) -> Value {
         json!({"url": format!("{}/mcp", self.origin)})
+    }
+
+    fn expected_resource(&self) -> String {
+        self.state().expected_resource.clone().unwrap_or_else(|| format!("{}/mcp", self.origin))
     }
 
     fn issuer(&self) -> String {
@@ -225,30 +268,45 @@ impl Server {
         let (path, parameters) = request.target.split_once('?').unwrap_or((&request.target, ""));
         let origin = &self.origin;
         match (request.method.as_str(), path) {
-            ("GET", "/.well-known/oauth-protected-resource/mcp") => json_answer(
-                "200 OK",
-                json!({"resource": format!("{origin}/mcp"), "authorization_servers": [self.issuer()], "scopes_supported": ["read"]}),
-            ),
-            ("GET", path) if path.starts_with("/.well-known/oauth-authorization-server") => json_answer(
-                "200 OK",
-                json!({
+            ("GET", path)
+                if path.starts_with("/.well-known/oauth-protected-resource")
+                    && self.state().publishes == Publishes::All =>
+            {
+                let resource = self.state().resource.clone().unwrap_or_else(|| format!("{origin}/mcp"));
+                json_answer(
+                    "200 OK",
+                    json!({"resource": resource, "authorization_servers": [self.issuer()], "scopes_supported": ["read"]}),
+                )
+            }
+            ("GET", path)
+                if path.starts_with("/.well-known/oauth-authorization-server")
+                    && self.state().publishes != Publishes::Nothing =>
+            {
+                let mut metadata = json!({
                     "issuer": self.issuer(), "authorization_endpoint": format!("{origin}/authorize"),
                     "token_endpoint": format!("{origin}/token"), "registration_endpoint": format!("{origin}/register"),
                     "response_types_supported": ["code"], "code_challenge_methods_supported": ["S256"],
                     "token_endpoint_auth_methods_supported": ["client_secret_post"],
-                }),
-            ),
+                });
+                if self.state().revocation.is_some() {
+                    metadata["revocation_endpoint"] = json!(format!("{origin}/revoke"));
+                }
+                json_answer("200 OK", metadata)
+            }
             ("POST", "/register") => {
                 self.state().registrations += 1;
-                json_answer(
-                    "201 Created",
-                    json!({"client_id": "registered", "client_secret": "SECRET-of-client", "redirect_uris": []}),
-                )
+                let client =
+                    json!({"client_id": "registered", "client_secret": "SECRET-of-client", "redirect_uris": []});
+                let habit = self.state().registration_habit;
+                habit.unwrap_or(|client| json_answer("201 Created", client))(client)
             }
+            ("POST", "/revoke") => self.revoke(&query(&request.body)),
+            // An identity provider, which refuses.
+            ("POST", "/provider") => json_answer("200 OK", refusal(&query(&request.body))),
             ("GET", "/authorize") => self.authorize(&query(parameters)),
             ("POST", "/token") => self.token(&query(&request.body)),
-            ("POST", "/mcp") if self.state().older => answer("405 Method Not Allowed", String::new(), ""),
-            ("POST", "/mcp") => self.mcp(request),
+            ("POST", "/mcp" | "/") if self.state().older => answer("405 Method Not Allowed", String::new(), ""),
+            ("POST", "/mcp" | "/") => self.mcp(request),
             ("POST", "/messages") => {
                 let answered = self.mcp(request);
                 if answered.status != "200 OK" {
@@ -261,15 +319,15 @@ impl Server {
                 let metadata = format!("{origin}/.well-known/oauth-protected-resource/mcp");
                 answer("401 Unauthorized", format!("www-authenticate: Bearer resource_metadata=\"{metadata}\"\r\n"), "")
             }
-            ("DELETE", "/mcp") => answer("204 No Content", String::new(), ""),
-            ("GET", "/mcp") => answer("405 Method Not Allowed", String::new(), ""),
+            ("DELETE", "/mcp" | "/") => answer("204 No Content", String::new(), ""),
+            ("GET", "/mcp" | "/") => answer("405 Method Not Allowed", String::new(), ""),
             _ => answer("404 Not Found", String::new(), ""),
         }
     }
 
     fn authorize(&self, query: &HashMap<String, String>) -> Response {
+        assert_eq!(query["resource"], self.expected_resource());
         let mut state = self.state();
-        assert_eq!(query["resource"], format!("{}/mcp", self.origin));
         assert_eq!(query["code_challenge_method"], "S256");
         let scopes = query.get("scope").cloned().unwrap_or_default();
         state.logins.push(scopes.clone());
@@ -284,11 +342,22 @@ impl Server {
         answer("302 Found", format!("location: {location}\r\n"), "")
     }
 
+    fn revoke(&self, form: &HashMap<String, String>) -> Response {
+        let mut state = self.state();
+        assert_eq!((form["client_id"].as_str(), form["client_secret"].as_str()), ("registered", "SECRET-of-client"));
+        state.revoked.push((form["token_type_hint"].clone(), form["token"].clone()));
+        state.valid.remove(&form["token"]);
+        state.refresh_tokens.remove(&form["token"]);
+        let status = state.revocation.unwrap();
+        let error = json!({"error": "unavailable", "error_description": format!("can't revoke {}", form["token"])});
+        if status == "200 OK" { answer(status, String::new(), "") } else { json_answer(status, error) }
+    }
+
     fn token(&self, form: &HashMap<String, String>) -> Response {
+        assert_eq!(form["resource"], self.expected_resource());
         let mut state = self.state();
         let refused =
             || json_answer("400 Bad Request", json!({"error": "invalid_grant", "error_description": "it is unknown"}));
-        assert_eq!(form["resource"], format!("{}/mcp", self.origin));
         if form["grant_type"] == "refresh_token" {
             state.renewals += 1;
         }
@@ -317,6 +386,7 @@ impl Server {
                 );
                 form.get("scope").cloned().unwrap_or_default()
             }
+            "urn:ietf:params:oauth:grant-type:jwt-bearer" => form.get("scope").cloned().unwrap_or_default(),
             other => panic!("grant {other}"),
         };
         state.issued += 1;
@@ -327,7 +397,10 @@ impl Server {
         let tokens = json!({
             "access_token": access, "token_type": "Bearer", "expires_in": 3600, "scope": scopes, "refresh_token": refresh,
         });
-        json_answer("200 OK", tokens)
+        match state.token_habit {
+            Some(habit) => habit(tokens),
+            None => json_answer("200 OK", tokens),
+        }
     }
 
     fn mcp(&self, request: &Request) -> Response {
@@ -335,7 +408,9 @@ impl Server {
         let message: Value = serde_json::from_str(&request.body).unwrap();
         let metadata = format!("resource_metadata=\"{}/.well-known/oauth-protected-resource/mcp\"", self.origin);
         let token = request.headers.get("authorization").and_then(|header| header.strip_prefix("Bearer "));
-        let Some(scopes) = token.and_then(|token| state.valid.get(token).cloned()).filter(|_| !state.refuse_all) else {
+        let granted = token.and_then(|token| state.valid.get(token).cloned());
+        let granted = granted.or((state.lazy && message["method"] != "tools/call").then(BTreeSet::new));
+        let Some(scopes) = granted.filter(|_| !state.refuse_all) else {
             state.refused += 1;
             return answer("401 Unauthorized", format!("www-authenticate: Bearer {metadata}\r\n"), "");
         };
@@ -368,6 +443,12 @@ impl Server {
         let headers = format!("content-type: application/json\r\n{session}");
         answer("200 OK", headers, json!({"jsonrpc": "2.0", "id": id, "result": result}))
     }
+}
+
+/// What GitHub answers with the status of success, and what no server should.
+fn refusal(form: &HashMap<String, String>) -> Value {
+    let secrets: Vec<&str> = form.values().map(String::as_str).filter(|value| value.contains("SECRET")).collect();
+    json!({"error": "incorrect_client_credentials", "error_description": format!("The client_secret is missing. {secrets:?}")})
 }
 
 fn base64url(bytes: &[u8]) -> String {
@@ -905,9 +986,19 @@ async fn ran(mut command: tokio::process::Command, code: i32) -> (String, String
 
 /// Logs in with what the command prints as the browser's address; `with_page` may do more with its loopback address first.
 async fn log_in<F: Future<Output = ()>>(
-    mut command: tokio::process::Command,
+    command: tokio::process::Command,
     with_page: impl FnOnce(String) -> F,
 ) -> String {
+    let (code, stderr) = tried_to_log_in(command, with_page).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    stderr
+}
+
+/// As [`log_in`], whatever comes of it.
+async fn tried_to_log_in<F: Future<Output = ()>>(
+    mut command: tokio::process::Command,
+    with_page: impl FnOnce(String) -> F,
+) -> (Option<i32>, String) {
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut stderr = String::new();
@@ -923,9 +1014,7 @@ async fn log_in<F: Future<Output = ()>>(
             assert!(page.contains("You can close this page"), "{page}");
         }
     }
-    let code = child.wait().await.unwrap().code();
-    assert_eq!(code, Some(0), "{stderr}");
-    stderr
+    (child.wait().await.unwrap().code(), stderr)
 }
 
 async fn command() -> Result<(), Ignored> {
@@ -977,7 +1066,7 @@ async fn command() -> Result<(), Ignored> {
         assert!(!stdout.contains("SECRET") && !stderr.contains("SECRET"), "{stdout}{stderr}");
     }
     let nobody = rhaiway(folder, &["auth", "login", "remote", "--no-browser", "--timeout", "0.2"]);
-    let (_, stderr) = ran(nobody, 3).await;
+    let (_, stderr) = ran(nobody, 1).await;
     assert!(stderr.contains("nobody came back from the browser within 0.2 s"), "{stderr}");
     let (_, stderr) = ran(rhaiway(folder, &["auth", "login", "none"]), 2).await;
     assert!(stderr.contains("there is no server `none`"), "{stderr}");

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 use rhaiway::{
-    AuthConfig, AuthorizationRequest, Client, Config, Grant, StoredAuthorization, TokenKey, TokenStore, Transport,
+    AuthConfig, AuthorizationRequest, Client, Config, Grant, StoredAuthorization, TokenKey, TokenLock, TokenStore,
+    Transport,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -32,7 +33,7 @@ pub(super) struct AuthArguments {
 enum AuthCommand {
     /// Log in to a server in the browser (OAuth).
     Login(LoginArguments),
-    /// Forget the tokens that are kept for a server.
+    /// Forget the tokens that are kept for a server, and revoke them at its authorisation server.
     Logout(OneServer),
     /// Tell whether there are tokens for a server; the exit code is 1 if there are none.
     Status(OneServer),
@@ -137,16 +138,15 @@ async fn login(arguments: LoginArguments) -> Result<u8, Failure> {
         .token_store(Fresh { store: store.clone(), obtained: Arc::clone(&obtained) })
         .on_authorization(redirect_uri, asked)
         .build()?;
-    // Some servers want it only for what comes after the connection.
-    let used = async { client.create_session(&server).await?.list_tools().await };
-    let used = until_signal(&client, Box::pin(used)).await?;
+    let logged_in = until_signal(&client, client.authorize(&server)).await?;
     client.close_all_sessions().await;
-    used?;
-    if obtained.load(Ordering::Acquire) {
-        render::note(&format!("logged in to `{server}`"));
+    render::note(&if logged_in? {
+        format!("logged in to `{server}`")
     } else {
-        render::note(&format!("`{server}` answers without authorisation: there is nothing to log in to"));
-    }
+        format!(
+            "`{server}` answers without authorisation, and publishes nobody who gives it: there is nothing to log in to"
+        )
+    });
     Ok(0)
 }
 
@@ -241,5 +241,9 @@ impl TokenStore for Fresh {
 
     async fn remove(&self, key: &TokenKey) -> io::Result<()> {
         self.store.remove(key).await
+    }
+
+    async fn lock(&self, key: &TokenKey) -> io::Result<TokenLock> {
+        self.store.lock(key).await
     }
 }

@@ -208,6 +208,7 @@ impl From<Error> for Failure {
             error if error.is_config() => (USAGE, "config"),
             Error::File { .. } | Error::Tokens { .. } => (USAGE, "config"),
             error if error.is_connection() => (UNREACHABLE, "connection"),
+            Error::Authorization { .. } => (SCRIPT_FAILED, "authorization"),
             _ => (SCRIPT_FAILED, "internal"),
         };
         Self { code, kind, message: error.with_causes() }

@@ -1,13 +1,14 @@
 //! Where the command keeps tokens: in the system's keyring, or where there is none, in a file that only this user can read. A file for
 //! each server says where they are, so that the keyring is asked for nothing but what is in it.
 
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use etcetera::BaseStrategy;
-use rhaiway::{TokenKey, TokenStore};
+use rhaiway::{TokenKey, TokenLock, TokenStore};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -15,6 +16,8 @@ use sha2::{Digest, Sha256};
 pub(super) const VARIABLE: &str = "RHAIWAY_KEYRING";
 /// How long the keyring may take. Where a person has to unlock it first, the next command finds it unlocked.
 const KEYRING: Duration = Duration::from_secs(5);
+/// How often to look whether a lock can be had.
+const LOOK: Duration = Duration::from_millis(50);
 /// Under which the keyring has them.
 const SERVICE: &str = "rhaiway";
 
@@ -72,16 +75,7 @@ impl Tokens {
     }
 
     fn write(&self, key: &TokenKey, tokens: Option<&str>, also_in_keyring: bool) -> io::Result<()> {
-        let mut folder = std::fs::DirBuilder::new();
-        folder.recursive(true);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-            folder.mode(0o700).create(&self.folder)?;
-            std::fs::set_permissions(&self.folder, std::fs::Permissions::from_mode(0o700))?;
-        }
-        #[cfg(not(unix))]
-        folder.create(&self.folder)?;
+        make_private(&self.folder)?;
         // A temporary file can be read by its owner only, and stays so.
         let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
         let entry = Entry { server: key.server().into(), tokens: tokens.map(String::from), also_in_keyring };
@@ -146,6 +140,36 @@ impl TokenStore for Tokens {
             _ => Ok(()),
         }
     }
+
+    /// The system ends the lock on a file with the process that has it. The file is one of its own, which stays: that of the tokens is
+    /// replaced and removed while others wait.
+    async fn lock(&self, key: &TokenKey) -> io::Result<TokenLock> {
+        let folder = self.folder.with_file_name("locks");
+        make_private(&folder)?;
+        let file = File::options().write(true).create(true).truncate(false).open(folder.join(Self::name(key)))?;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(TokenLock::new(file)),
+                // Not in a thread that waits, as that would wait on where this is given up.
+                Err(TryLockError::WouldBlock) => tokio::time::sleep(LOOK).await,
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Makes a folder that only this user can look into.
+fn make_private(path: &Path) -> io::Result<()> {
+    let mut folder = std::fs::DirBuilder::new();
+    folder.recursive(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+        folder.mode(0o700).create(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
+    }
+    #[cfg(not(unix))]
+    folder.create(path)
 }
 
 /// Asks the keyring, in a thread of its own, as it may never answer. `Err(None)` if it did not.

@@ -246,6 +246,20 @@ pub(super) fn transport(
     Ok(Opened::new(transport).authorized(authorization).while_needed(needed))
 }
 
+/// What authorises requests to a server, without a connection to it.
+pub(super) fn authorization(
+    key: &str,
+    config: &HttpConfig,
+    place: &ConfigPlace<'_>,
+    settings: &SessionSettings,
+) -> Result<Arc<Authorization>, Error> {
+    let schemes = match key {
+        "ws_url" => [("ws", "http"), ("wss", "https")],
+        _ => [("http", "http"), ("https", "https")],
+    };
+    Ok(Endpoint::new(key, &schemes, config, place, settings.connect_timeout, settings)?.authorization)
+}
+
 /// The proxy that the usual variables name.
 fn proxy(scheme: &str, place: &ConfigPlace<'_>) -> Option<Result<Proxy, Error>> {
     let variable = |name: &str| {

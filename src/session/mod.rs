@@ -966,17 +966,29 @@ pub(crate) async fn stored_authorization(
     }
 }
 
-/// Forgets the tokens that are kept for a server.
+/// Logs in to a server, whether or not `used`, which uses it, needs that: `false` where there is nothing to log in to.
+pub(crate) async fn log_in(
+    name: &str,
+    config: &ServerConfig,
+    settings: &SessionSettings,
+    used: impl Future<Output = Result<(), Error>>,
+) -> Result<bool, Error> {
+    let place = ConfigPlace { server: name, variables: &*settings.variables };
+    let Some((http, key)) = over_http(config) else { return used.await.map(|()| false) };
+    let authorization = || http::authorization(key, http, &place, settings);
+    authorization::log_in(http, key, &place, &settings.authorization, used, authorization).await
+}
+
+/// Forgets the tokens that are kept for a server, and revokes them.
 pub(crate) async fn forget_authorization(
     name: &str,
     config: &ServerConfig,
     settings: &SessionSettings,
 ) -> Result<(), Error> {
     let place = ConfigPlace { server: name, variables: &*settings.variables };
-    match over_http(config) {
-        Some((http, key)) => authorization::forget(http, key, &place, &settings.authorization).await,
-        None => Ok(()),
-    }
+    let Some((http, key)) = over_http(config) else { return Ok(()) };
+    let authorization = http::authorization(key, http, &place, settings);
+    authorization::forget(http, key, &place, &settings.authorization, authorization).await
 }
 
 /// How a server is reached over HTTP, and the key that has its URL.

@@ -1,41 +1,41 @@
 //! How tokens are obtained: by each of the grants, and by renewing those that are over.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::Url;
 use rmcp::transport::auth::enterprise::{EmaAuthorizationServer, EmaClientAuthentication, EmaExchangeRequest};
 use rmcp::transport::auth::{
     AuthError, AuthorizationCallback, AuthorizationManager, AuthorizationMetadata, AuthorizationMetadataSource,
-    CredentialStore, InMemoryCredentialStore, OAuthClientConfig, OAuthTokenResponse,
+    InMemoryCredentialStore, OAuthClientConfig, OAuthHttpClient, OAuthHttpClientFuture, OAuthHttpRequest,
+    OAuthTokenResponse,
 };
 use serde_json::{Value, json};
 use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 
+use super::client::{Client, refusal};
 use super::dpop::{Key, random_text};
+use super::problem::{explain, shown};
 use super::tokens::{Registration, Tokens, now};
 use super::{Asking, Attempt, AuthorizationRequest, OAuth, Problem, State};
 use crate::config::Grant;
-use crate::error::with_causes;
 
-/// What is shown of what an authorisation server says.
-const SHOWN: usize = 300;
 /// Name under which the client registers itself.
 const CLIENT_NAME: &str = env!("CARGO_PKG_NAME");
 
 /// An authorisation server, and what rmcp knows of it.
 pub(super) struct Server {
-    manager: AuthorizationManager,
-    metadata: AuthorizationMetadata,
+    pub(super) manager: AuthorizationManager,
+    pub(super) metadata: AuthorizationMetadata,
     /// What rmcp takes the tokens from that it renews.
-    slot: InMemoryCredentialStore,
-    /// Whether the MCP server itself names it.
-    discovered: bool,
+    pub(super) slot: InMemoryCredentialStore,
+    /// Whether it publishes that it is one, or the MCP server names it.
+    pub(super) discovered: bool,
 }
 
 impl Server {
-    fn supports(&self, key: &str, value: &str) -> Option<bool> {
+    pub(super) fn supports(&self, key: &str, value: &str) -> Option<bool> {
         let supported = self.metadata.additional_fields.get(key)?.as_array()?;
         Some(supported.iter().any(|one| one == value))
     }
@@ -45,11 +45,11 @@ impl Server {
     }
 
     /// The resource that tokens are for, as the MCP server names itself.
-    async fn resource(&mut self, fallback: &Url) -> Result<String, Problem> {
+    async fn resource(&mut self, client: &Client, fallback: &Url) -> Result<String, Problem> {
         // rmcp tells it in no other way.
         self.manager.configure_client_id(CLIENT_NAME).map_err(|error| explain(&error))?;
         let url = self.manager.get_authorization_url(&[]).await.map_err(|error| explain(&error))?;
-        Ok(parameter(&url, "resource").unwrap_or_else(|| fallback.to_string()))
+        Ok(client.name_of(&parameter(&url, "resource").unwrap_or_else(|| fallback.to_string())))
     }
 }
 
@@ -60,7 +60,7 @@ impl OAuth {
     }
 
     /// Looks for the authorisation server, anew where the MCP server gives a `challenge`.
-    async fn discover(&self, state: &mut State, challenge: &str) -> Result<(), Problem> {
+    pub(super) async fn discover(&self, state: &mut State, challenge: &str) -> Result<(), Problem> {
         if challenge.is_empty() && state.server.is_some() {
             return Ok(());
         }
@@ -69,13 +69,18 @@ impl OAuth {
             .await
             .map_err(|error| explain(&error))?;
         let challenge = Some(challenge).filter(|challenge| !challenge.is_empty());
-        let (metadata, discovered) = match manager.resolve_metadata_from_challenge(challenge).await {
-            Ok(found) => (found.metadata, found.source != AuthorizationMetadataSource::LegacyEndpointFallback),
+        let (metadata, source) = match manager.resolve_metadata_from_challenge(challenge).await {
+            Ok(found) => (found.metadata, found.source),
             Err(error @ AuthError::AuthorizationServerMismatch { .. }) => {
-                (self.own_metadata(challenge).await.ok_or_else(|| explain(&error))?, true)
+                let own = self.own_metadata(challenge).await.ok_or_else(|| explain(&error))?;
+                (own, AuthorizationMetadataSource::AuthorizationServerMetadata)
             }
             Err(error) => return Err(explain(&error)),
         };
+        let discovered = source != AuthorizationMetadataSource::LegacyEndpointFallback;
+        // Where the MCP server says its name, rmcp takes it as it is; else it takes the address, with a slash and what is secret in it.
+        let named = source == AuthorizationMetadataSource::ProtectedResourceMetadata;
+        self.client.set_name((!named).then(|| (self.url.to_string(), canonical(&self.url))));
         let issuer = metadata.issuer.as_deref();
         if let Some(expected) = self.config.issuer.as_deref()
             && issuer != Some(expected)
@@ -117,64 +122,10 @@ impl OAuth {
 
     /// Whether secrets may be sent to an address, and a browser. Without encryption, only on this machine, or where the MCP server
     /// is reached without it, too.
-    fn may_go_to(&self, address: &str) -> bool {
+    pub(super) fn may_go_to(&self, address: &str) -> bool {
         let Ok(address) = Url::parse(address) else { return false };
         let local = matches!(address.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
         address.scheme() == "https" || (address.scheme() == "http" && (local || self.url.scheme() == "http"))
-    }
-
-    /// New tokens in place of `tokens`, without asking anybody.
-    pub(super) async fn renew(&self, state: &mut State, tokens: &Tokens, challenge: &str) -> Result<(), Problem> {
-        if self.config.grant != Grant::AuthorizationCode {
-            return self.obtain(state, &Attempt::quiet(), challenge, Vec::new()).await;
-        }
-        // Another process may have renewed them, and a refresh token is often good for one time only.
-        if let Some(stored) = self.newer_than(tokens).await? {
-            return self.take(state, Some(stored));
-        }
-        if tokens.refresh_token.is_none() {
-            return Err(Problem::failed("they can't be renewed"));
-        }
-        self.discover(state, challenge).await?;
-        let Some(server) = &mut state.server else { return Err(Problem::failed("there is no authorisation server")) };
-        let registration = &tokens.registration;
-        if registration.issuer != server.metadata.issuer {
-            return Err(Problem::failed("they are those of another authorisation server"));
-        }
-        let redirect_uri = registration.redirect_uri.clone().unwrap_or_else(|| self.url.to_string());
-        let mut client = OAuthClientConfig::new(&registration.id, redirect_uri);
-        client.client_secret.clone_from(&registration.secret);
-        server.manager.configure_client(client).map_err(|error| explain(&error))?;
-        server.slot.save(tokens.to_rmcp()?).await.map_err(|error| explain(&error))?;
-        let renewed = match quietly(server.manager.refresh_token()).await {
-            Ok(answer) => self.tokens(&answer, registration.clone(), &tokens.scopes)?,
-            Err(error) => {
-                if matches!(error, AuthError::TokenRefreshRejected(_)) {
-                    if let Some(stored) = self.newer_than(tokens).await? {
-                        return self.take(state, Some(stored));
-                    }
-                    state.tokens = None;
-                    let _ = self.store.remove(&self.key).await;
-                }
-                return Err(explain(&error));
-            }
-        };
-        // Where there are none any more, somebody wants them to be forgotten.
-        let kept = match self.store.load(&self.key).await {
-            Ok(None) => Ok(()),
-            Ok(Some(_)) | Err(_) => self.save(&renewed).await,
-        };
-        if let Err(error) = kept {
-            tracing::warn!(server = self.key.server, %error, "the renewed tokens could not be kept");
-        }
-        tracing::debug!(server = self.key.server, "renewed the tokens");
-        self.take(state, Some(renewed))
-    }
-
-    /// What is kept, if it came after `tokens` and can be used.
-    async fn newer_than(&self, tokens: &Tokens) -> Result<Option<Tokens>, Problem> {
-        let stored = self.load().await?;
-        Ok(stored.filter(|stored| stored.access_token != tokens.access_token && !stored.are_over()))
     }
 
     /// Tokens where there are none that serve. `scopes` are those that are needed beside what is asked for anyway.
@@ -185,8 +136,20 @@ impl OAuth {
         challenge: &str,
         scopes: Vec<String>,
     ) -> Result<(), Problem> {
+        let obtained = self.try_to_obtain(state, attempt, challenge, scopes).await;
+        self.login.came_to(obtained.as_ref().err());
+        obtained
+    }
+
+    async fn try_to_obtain(
+        &self,
+        state: &mut State,
+        attempt: &Attempt,
+        challenge: &str,
+        scopes: Vec<String>,
+    ) -> Result<(), Problem> {
         if !self.can_obtain(attempt) {
-            return Err(Problem::LoginNeeded { server: self.key.server.clone() });
+            return Err(self.login_needed());
         }
         let _turn;
         if self.config.grant == Grant::AuthorizationCode {
@@ -280,7 +243,7 @@ impl OAuth {
         scopes
     }
 
-    fn tokens(
+    pub(super) fn tokens(
         &self,
         answer: &OAuthTokenResponse,
         registration: Registration,
@@ -309,16 +272,17 @@ impl OAuth {
 
     /// Has a person agree in the browser.
     async fn log_in(&self, state: &mut State, scopes: &[String]) -> Result<Tokens, Problem> {
-        let needed = || Problem::LoginNeeded { server: self.key.server.clone() };
-        let (redirect_uri, ask) = self.ask.as_ref().ok_or_else(needed)?;
+        let (redirect_uri, ask) = self.ask.as_ref().ok_or_else(|| self.login_needed())?;
         let known = state.registration.take();
         let server = state.server.as_mut().ok_or_else(|| Problem::failed("there is no authorisation server"))?;
         let scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
         let registration = self.register(server, known, redirect_uri, &scopes).await?;
         let mut client = OAuthClientConfig::new(&registration.id, redirect_uri.as_str());
         client.client_secret.clone_from(&registration.secret);
+        self.client.hide(&registration.secret);
         server.manager.configure_client(client).map_err(|error| explain(&error))?;
         let url = server.manager.get_authorization_url(&scopes).await.map_err(|error| explain(&error))?;
+        let url = with_resource(&url, |resource| self.client.name_of(resource));
         let expected_state = parameter(&url, "state");
         let request = AuthorizationRequest { server: self.key.server.clone(), url, redirect_uri: redirect_uri.clone() };
         let agreed: Result<Tokens, Problem> = async {
@@ -337,6 +301,7 @@ impl OAuth {
             let requested: Vec<String> = scopes.iter().map(ToString::to_string).collect();
             let tokens = self.tokens(&answer, registration, &requested)?;
             let unkept = |error| Problem::Failed(format!("the tokens can't be kept: {error}"));
+            let _turn = self.turn().await;
             self.save(&tokens).await.map_err(unkept)?;
             Ok(tokens)
         }
@@ -395,7 +360,7 @@ impl OAuth {
     /// The client's own right, by its secret or its key. rmcp has this too, but not for threads.
     async fn client_credentials(&self, state: &mut State, scopes: &[String]) -> Result<Tokens, Problem> {
         let server = state.server.as_mut().ok_or_else(|| Problem::failed("there is no authorisation server"))?;
-        let resource = server.resource(&self.url).await?;
+        let resource = server.resource(&self.client, &self.url).await?;
         let metadata = &server.metadata;
         let client_id = self.config.client_id.as_deref().unwrap_or_default();
         let scope = scopes.join(" ");
@@ -429,7 +394,7 @@ impl OAuth {
     /// Workload identity federation: what the platform says of the client is the grant (RFC 7523).
     async fn jwt_bearer(&self, state: &mut State, scopes: &[String]) -> Result<Tokens, Problem> {
         let server = state.server.as_mut().ok_or_else(|| Problem::failed("there is no authorisation server"))?;
-        let resource = server.resource(&self.url).await?;
+        let resource = server.resource(&self.client, &self.url).await?;
         let scope = scopes.join(" ");
         let mut fields = vec![
             ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
@@ -454,7 +419,7 @@ impl OAuth {
     /// The company's identity provider gives an assertion for this server, which is the grant (ID-JAG).
     async fn enterprise_managed(&self, state: &mut State, scopes: &[String]) -> Result<Tokens, Problem> {
         let server = state.server.as_mut().ok_or_else(|| Problem::failed("there is no authorisation server"))?;
-        let resource = server.resource(&self.url).await?;
+        let resource = server.resource(&self.client, &self.url).await?;
         let (Some(provider), Some(client_id)) = (&self.config.identity_provider, &self.config.client_id) else {
             return Err(Problem::failed("it needs `identity_provider` and `client_id` in its `auth`"));
         };
@@ -469,9 +434,12 @@ impl OAuth {
         let exchange =
             EmaExchangeRequest::new_with_id_token(identity_provider, resource_server, &resource, &provider.id_token)
                 .with_scopes(scopes.iter().cloned());
-        let token = quietly(exchange.exchange(&self.client, &self.client))
-            .await
-            .map_err(|error| Problem::failed(shown(&error.to_string())))?;
+        let listening = Listening { client: &self.client, refusal: Mutex::default() };
+        let token = quietly(exchange.exchange(&listening, &listening)).await.map_err(|error| {
+            let refusal = listening.refusal.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let refusal = refusal.map(|refusal| format!(": {refusal}")).unwrap_or_default();
+            Problem::Failed(format!("{}{refusal}", shown(&error.to_string())))
+        })?;
         let granted: Vec<&str> = token.scopes.iter().map(String::as_str).collect();
         let answer = json!({
             "access_token": token.access_token.secret(),
@@ -482,6 +450,23 @@ impl OAuth {
         let registration =
             Registration { id: client_id.clone(), secret: None, redirect_uri: None, issuer: Some(issuer) };
         self.tokens_of(&answer, registration, scopes)
+    }
+}
+
+/// Hears in what words a token is refused, as what rmcp hands on of them is a few known ones.
+struct Listening<'a> {
+    client: &'a Client,
+    refusal: Mutex<Option<String>>,
+}
+
+impl OAuthHttpClient for Listening<'_> {
+    fn execute(&self, request: OAuthHttpRequest) -> OAuthHttpClientFuture<'_> {
+        Box::pin(async move {
+            let answer = self.client.execute(request).await?;
+            let refusal = (!answer.status().is_success()).then(|| refusal(&answer));
+            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
+            Ok(answer)
+        })
     }
 }
 
@@ -540,7 +525,7 @@ fn client_authentication(secret: Option<&str>, basic: bool) -> Result<EmaClientA
 }
 
 /// Runs what handles secrets without any log, as rmcp logs authorisation codes when it is asked for details.
-async fn quietly<F: Future>(work: F) -> F::Output {
+pub(super) async fn quietly<F: Future>(work: F) -> F::Output {
     work.with_subscriber(NoSubscriber::default()).await
 }
 
@@ -550,43 +535,20 @@ fn parameter(url: &str, name: &str) -> Option<String> {
     url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }
 
-/// As much of a server's text as an error can hold.
-pub(super) fn shown(text: &str) -> &str {
-    &text[..text.floor_char_boundary(SHOWN)]
+/// An address of the browser's, with the MCP server named otherwise.
+fn with_resource(url: &str, renamed: impl Fn(&str) -> String) -> String {
+    let Ok(mut url) = Url::parse(url) else { return url.into() };
+    let renamed = |(name, value): (String, String)| match name.as_str() {
+        "resource" => (name, renamed(&value)),
+        _ => (name, value),
+    };
+    let pairs: Vec<_> = url.query_pairs().into_owned().map(renamed).collect();
+    url.query_pairs_mut().clear().extend_pairs(pairs);
+    url.into()
 }
 
-/// rmcp's errors without addresses, which may hold secrets, and without what a server sent in place of tokens.
-fn explain(error: &AuthError) -> Problem {
-    Problem::Failed(match error {
-        AuthError::DiscoveryRequestFailed { source, .. } => {
-            format!("its OAuth metadata can't be read: {}", with_causes(&**source))
-        }
-        AuthError::ProtectedResourceMetadataInvalid { .. } => {
-            "its OAuth metadata is unusable, or that of another resource".into()
-        }
-        AuthError::AuthorizationServersUnavailable { .. } => {
-            "the authorisation servers that it names publish no usable metadata".into()
-        }
-        AuthError::AuthorizationServerMismatch { expected_issuer, received_issuer } => format!(
-            "the authorisation server says that it is `{}`, and not `{}`",
-            shown(received_issuer),
-            shown(expected_issuer)
-        ),
-        AuthError::AuthorizationServerMissingIssuer { .. } => {
-            "the authorisation server does not say which it is".into()
-        }
-        AuthError::PkceUnsupported => "the authorisation server does not support PKCE with S256".into(),
-        AuthError::TokenExchangeFailed(text)
-        | AuthError::TokenRefreshFailed(text)
-        | AuthError::TokenRefreshRejected(text)
-        | AuthError::ClientCredentialsError(text) => {
-            let refused = ["error response", "Token exchange failed", "does not support", "required", "Insecure"];
-            if refused.iter().any(|words| text.contains(words)) {
-                format!("the token request was refused: {}", shown(text))
-            } else {
-                "the token request was not answered, or with what is no token".into()
-            }
-        }
-        other => shown(&with_causes(other)).to_string(),
-    })
+/// The name of an MCP server that says none: its address, without a slash that nobody wrote, and without what may be secret in it.
+fn canonical(url: &Url) -> String {
+    let path = if url.path() == "/" { "" } else { url.path() };
+    format!("{}{path}", url.origin().ascii_serialization())
 }

@@ -3,9 +3,13 @@
 //! that says so. Knows no transport; rmcp does discovery, registration and the exchange of codes (`grants.rs`).
 
 mod addresses;
+mod answers;
 mod client;
 mod dpop;
 mod grants;
+mod kept;
+mod problem;
+mod renewal;
 mod tokens;
 
 use std::collections::HashMap;
@@ -29,9 +33,11 @@ use addresses::Guard;
 use client::Client;
 use dpop::Key;
 use grants::Server;
+pub(super) use kept::{forget, log_in, stored};
+pub(super) use problem::Problem;
 pub(crate) use tokens::MemoryStore;
 use tokens::{Registration, Tokens, words};
-pub use tokens::{StoredAuthorization, TokenKey, TokenStore};
+pub use tokens::{StoredAuthorization, TokenKey, TokenLock, TokenStore};
 
 /// How often more access is asked for, for the sake of one request.
 const STEP_UPS: u32 = 2;
@@ -101,8 +107,12 @@ impl Logins {
 #[derive(Default)]
 struct Login {
     one_at_a_time: tokio::sync::Mutex<()>,
+    /// Changing what is kept for the server.
+    keeping: tokio::sync::Mutex<()>,
     /// The last one, if it came to nothing.
     failed: Mutex<Option<(Instant, Problem)>>,
+    /// Why there are no tokens, if somebody wanted them last, whether or not it came to asking anybody.
+    last: Mutex<Option<Problem>>,
 }
 
 impl Login {
@@ -116,31 +126,13 @@ impl Login {
         let failed = problem.map(|problem| (Instant::now(), problem.clone()));
         *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
     }
-}
 
-/// Why a request is not authorised. Holds no secret.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(super) enum Problem {
-    #[error(
-        "it wants authorisation (HTTP 401): run `rhaiway auth login {server}`, or set `auth` to a token, or `headers`, in its \
-         configuration"
-    )]
-    LoginNeeded { server: String },
-    #[error(
-        "it wants more access than was granted (`{scopes}`): set it as `scope` of its `auth`, and run `rhaiway auth login {server}`"
-    )]
-    AccessNeeded { server: String, scopes: String },
-    #[error("it refuses the token that its `auth` is (HTTP 401)")]
-    TokenRefused,
-    #[error("it refuses the tokens that were just obtained for it (HTTP 401)")]
-    NewTokensRefused,
-    #[error("authorisation failed: {0}")]
-    Failed(String),
-}
+    fn came_to(&self, problem: Option<&Problem>) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = problem.cloned();
+    }
 
-impl Problem {
-    fn failed(message: &str) -> Self {
-        Self::Failed(message.into())
+    fn last(&self) -> Option<Problem> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -241,6 +233,12 @@ impl Authorization {
             message: format!("the HTTP client can't be set up: {error}"),
             stderr: Vec::new(),
         })?;
+        let provider = oauth.identity_provider.as_ref();
+        let secrets = [&oauth.client_secret, &oauth.private_key, &oauth.assertion].into_iter().flatten();
+        client.hide(
+            secrets
+                .chain(provider.iter().flat_map(|provider| provider.client_secret.iter().chain([&provider.id_token]))),
+        );
         let (state, asked) = Default::default();
         // Not the settings themselves, by which it is known that there is a client.
         let AuthorizationSettings { store, ask, logins } = settings.clone();
@@ -349,7 +347,7 @@ impl OAuth {
     ) -> Result<(), Problem> {
         // It has nothing to wait for: where somebody is asked, the tokens do not serve.
         if attempt.quiet && self.asked.load(Ordering::Acquire) & 1 == 1 {
-            return Err(Problem::LoginNeeded { server: self.key.server.clone() });
+            return Err(self.login_needed());
         }
         let tokens = self.current().await?;
         attempt.used = tokens.as_ref().map(|tokens| tokens.access_token.clone());
@@ -396,7 +394,7 @@ impl OAuth {
                     return Ok(false);
                 }
                 attempt.step_ups += 1;
-                let scopes: Vec<String> = words(&params.scope.unwrap_or_default()).collect();
+                let scopes = words(&params.scope.unwrap_or_default());
                 let attempt = attempt.clone();
                 self.detached(|oauth| async move { oauth.step_up(&attempt, &challenge, scopes).await }).await?;
                 Ok(true)
@@ -446,6 +444,7 @@ impl OAuth {
         if stored.as_ref().is_some_and(|tokens| Some(tokens.access_token.as_str()) != used && !tokens.are_over()) {
             return self.take(&mut state, stored);
         }
+        let mut not_renewed = None;
         if let Some(tokens) = state.tokens.clone().or(stored.map(Arc::new))
             && tokens.refresh_token.is_some()
         {
@@ -453,11 +452,19 @@ impl OAuth {
                 Ok(()) => return Ok(()),
                 Err(problem) => {
                     tracing::debug!(server = self.key.server, %problem, "the tokens were refused and not renewed");
+                    not_renewed = Some(problem);
                 }
             }
         }
         state.tokens = None;
-        self.obtain(&mut state, attempt, challenge, Vec::new()).await
+        let obtained = self.obtain(&mut state, attempt, challenge, Vec::new()).await;
+        match (obtained, not_renewed) {
+            (Err(Problem::LoginNeeded { server, .. }), Some(Problem::Failed(problem))) => {
+                let reason = format!("; its tokens were not renewed: {problem}");
+                Err(Problem::LoginNeeded { server, reason })
+            }
+            (obtained, _) => obtained,
+        }
     }
 
     /// Tokens with more scopes, after the server said that those of a request do not suffice.
@@ -482,6 +489,10 @@ impl OAuth {
         let mut scopes = granted;
         scopes.extend(wanted.iter().cloned());
         self.obtain(&mut state, attempt, challenge, scopes).await
+    }
+
+    fn login_needed(&self) -> Problem {
+        Problem::LoginNeeded { server: self.key.server.clone(), reason: String::new() }
     }
 
     /// Makes tokens those that are used.
@@ -533,51 +544,6 @@ impl Drop for Asking<'_> {
         let before = self.asked.load(Ordering::Acquire) & !1;
         self.asked.store(before.saturating_add(took), Ordering::Release);
     }
-}
-
-/// Which server's tokens an entry's are.
-fn key(config: &HttpConfig, entry_key: &str, place: &ConfigPlace<'_>) -> Result<TokenKey, Error> {
-    let text = place.expand(entry_key, &config.url)?;
-    let mut url = Url::parse(&text).map_err(|error| place.wrong(entry_key, format!("it is not a URL: {error}")))?;
-    // A WebSocket begins as HTTP.
-    let scheme = match url.scheme() {
-        "ws" => Some("http"),
-        "wss" => Some("https"),
-        _ => None,
-    };
-    if scheme.is_some_and(|scheme| url.set_scheme(scheme).is_err()) {
-        return Err(place.wrong(entry_key, "it is not a URL"));
-    }
-    Ok(TokenKey { server: place.server.into(), url: url.to_string() })
-}
-
-/// What is known of the tokens that are kept for a server.
-pub(super) async fn stored(
-    config: &HttpConfig,
-    entry_key: &str,
-    place: &ConfigPlace<'_>,
-    settings: &AuthorizationSettings,
-) -> Result<Option<StoredAuthorization>, Error> {
-    let key = key(config, entry_key, place)?;
-    let tokens = load(&key, &*settings.store).await.map_err(|error| unkept(place, &error))?;
-    Ok(tokens.as_ref().map(StoredAuthorization::from))
-}
-
-/// Forgets the tokens that are kept for a server.
-pub(super) async fn forget(
-    config: &HttpConfig,
-    entry_key: &str,
-    place: &ConfigPlace<'_>,
-    settings: &AuthorizationSettings,
-) -> Result<(), Error> {
-    let key = key(config, entry_key, place)?;
-    // Whoever comes next may ask again.
-    settings.logins.of(&key).ended(None);
-    settings.store.remove(&key).await.map_err(|error| unkept(place, &error))
-}
-
-fn unkept(place: &ConfigPlace<'_>, error: &io::Error) -> Error {
-    Error::Tokens { server: place.server.into(), message: error.to_string() }
 }
 
 fn expanded(config: &OAuthConfig, place: &ConfigPlace<'_>) -> Result<OAuthConfig, Error> {

@@ -1,10 +1,10 @@
 //! Tokens, and where they are kept.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rmcp::transport::auth::{OAuthTokenResponse, StoredCredentials};
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,47 @@ pub trait TokenStore: Send + Sync {
 
     /// Forgets what is kept for the server; nothing where nothing is.
     async fn remove(&self, key: &TokenKey) -> io::Result<()>;
+
+    /// Waits until nobody else has the lock on what is kept for the server, and takes it, until it is dropped. It is taken to renew tokens,
+    /// so that two processes that share the store do not use one refresh token twice; loading, saving and removing need no lock. The
+    /// caller gives up the wait after a while. The lock of a process that ends has to end with it. As provided, there is none.
+    async fn lock(&self, _key: &TokenKey) -> io::Result<TokenLock> {
+        Ok(TokenLock::default())
+    }
+}
+
+/// A lock that [`TokenStore::lock`] has taken. Dropping it gives it back.
+#[derive(Default)]
+#[must_use]
+pub struct TokenLock {
+    _held: Option<Box<dyn Send + Sync>>,
+}
+
+impl TokenLock {
+    /// A lock that is given back when `held` is dropped.
+    pub fn new(held: impl Send + Sync + 'static) -> Self {
+        Self { _held: Some(Box::new(held)) }
+    }
+}
+
+impl fmt::Debug for TokenLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenLock").finish_non_exhaustive()
+    }
+}
+
+/// The lock on what is kept for a server; `None` where it can't be had within `bound`.
+pub(super) async fn locked(store: &dyn TokenStore, key: &TokenKey, bound: Duration) -> Option<TokenLock> {
+    match tokio::time::timeout(bound, store.lock(key)).await {
+        Ok(Ok(lock)) => return Some(lock),
+        Ok(Err(error)) => tracing::debug!(server = key.server, %error, "its tokens can't be locked"),
+        Err(_) => tracing::warn!(
+            server = key.server,
+            "another process has the lock on its tokens for more than {} s, and is not waited for any longer",
+            bound.as_secs_f64()
+        ),
+    }
+    None
 }
 
 /// Which server tokens are for. An entry of the same name with another address has none of them.
@@ -120,7 +161,7 @@ impl Tokens {
         if access_token.bytes().any(|byte| !(b'!'..=b'~').contains(&byte)) {
             return Err(Problem::failed("the access token has characters that no HTTP header can hold"));
         }
-        let scopes = text("scope").map_or_else(|| requested.to_vec(), |scope| words(scope).collect());
+        let scopes = text("scope").map_or_else(|| requested.to_vec(), words);
         let lifetime = answer.get("expires_in").and_then(Value::as_u64);
         Ok(Self {
             access_token: access_token.into(),
@@ -176,7 +217,7 @@ impl From<&Tokens> for StoredAuthorization {
         Self {
             issuer: tokens.registration.issuer.clone(),
             scopes: tokens.scopes.clone(),
-            expires_at: tokens.expires_at.and_then(|at| UNIX_EPOCH.checked_add(std::time::Duration::from_secs(at))),
+            expires_at: tokens.expires_at.and_then(|at| UNIX_EPOCH.checked_add(Duration::from_secs(at))),
             renewable: tokens.refresh_token.is_some(),
         }
     }
@@ -187,7 +228,46 @@ pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// Scopes in a text.
-pub(super) fn words(text: &str) -> impl Iterator<Item = String> {
-    text.split_whitespace().map(String::from)
+/// The scopes in a text, each once. They have spaces between them, or as some servers write them, commas.
+pub(super) fn words(text: &str) -> Vec<String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    // A scope may have a comma in it; one between scopes is where no space is, or before one.
+    let has_commas = words.len() == 1 || words.iter().any(|word| word.ends_with(','));
+    let words = words.into_iter().flat_map(|word| word.split(move |c| has_commas && c == ','));
+    let mut seen = HashSet::new();
+    words.filter(|word| !word.is_empty() && seen.insert(*word)).map(String::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Somebody has its lock, and does not give it back.
+    struct Stuck;
+
+    #[async_trait::async_trait]
+    impl TokenStore for Stuck {
+        async fn load(&self, _: &TokenKey) -> io::Result<Option<String>> {
+            Ok(None)
+        }
+
+        async fn save(&self, _: &TokenKey, _: &str) -> io::Result<()> {
+            Ok(())
+        }
+
+        async fn remove(&self, _: &TokenKey) -> io::Result<()> {
+            Ok(())
+        }
+
+        async fn lock(&self, _: &TokenKey) -> io::Result<TokenLock> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lock_is_not_waited_for_for_ever() {
+        let key = TokenKey { server: "remote".into(), url: "http://host/mcp".into() };
+        assert!(locked(&Stuck, &key, Duration::from_millis(10)).await.is_none());
+        assert!(locked(&MemoryStore::default(), &key, Duration::from_millis(10)).await.is_some());
+    }
 }
