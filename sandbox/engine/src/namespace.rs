@@ -97,6 +97,11 @@ fn call(
             Ok(text) => text,
             Err(message) => return fail(format!("the arguments of `{server}.{tool}` can't be sent: {message}")),
         },
+        // What a link leads to: not a tool for most servers, and the address alone says all.
+        [uri] if named.is_none() && word == "read_resource" && uri.is_string() => {
+            let uri: Dynamic = uri.flatten_clone();
+            json::to_strict_text(&rhai::Map::from([("uri".into(), uri)]).into()).unwrap_or_default()
+        }
         given => {
             let types = given.iter().map(|value| value.type_name().rsplit("::").next().unwrap_or_default());
             let given = types.collect::<Vec<_>>().join(", ");

@@ -958,7 +958,9 @@ impl<'r, 'a> Walk<'r, 'a> {
                 _ => {}
             }
         }
-        if text.starts_with('_') && text != "_" && !is_identifier(text) {
+        // Of the words that Rhai reserves and does not use, each may be a server's name.
+        let is_odd = text.starts_with('_') && text != "_" || self.is_server(text);
+        if is_odd && !is_identifier(text) {
             self.identifier(index, text);
         }
         if next != "(" {
