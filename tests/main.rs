@@ -9,9 +9,11 @@
 
 mod arguments;
 mod authorization;
+mod certificates;
 mod client;
 mod command;
 mod conformance;
+mod endings;
 mod fake_server;
 mod fault_server;
 mod faults;
@@ -36,6 +38,7 @@ mod repository;
 mod sandbox;
 mod sandboxed_servers;
 mod scripts;
+mod starting;
 mod support;
 mod typed_components;
 
@@ -72,9 +75,11 @@ fn main() -> ExitCode {
     let trials = [
         arguments::tests(),
         authorization::tests(),
+        certificates::tests(),
         client::tests(),
         command::tests(),
         conformance::tests(),
+        endings::tests(),
         faults::tests(),
         guide::tests(),
         hostile::tests(),
@@ -88,6 +93,7 @@ fn main() -> ExitCode {
         sandbox::tests(),
         sandboxed_servers::tests(),
         scripts::tests(),
+        starting::tests(),
         typed_components::tests(),
     ];
     libtest_mimic::run(&libtest_mimic::Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()

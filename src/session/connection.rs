@@ -123,6 +123,8 @@ pub(super) struct HandshakeError {
     pub(super) maybe_legacy: bool,
     /// Whether it does know it, but took so long to start that it seemed not to.
     pub(super) is_modern: bool,
+    /// Whether it ran out of time.
+    pub(super) is_late: bool,
     /// Whether it took so long as a person was asked, and may do better now.
     pub(super) asked_somebody: bool,
     /// The HTTP status with which it was refused.
@@ -243,6 +245,7 @@ impl Link {
             stderr,
             maybe_legacy,
             is_modern,
+            is_late: error.is_none(),
             asked_somebody: authorization.took_long(),
             refusal,
         })
@@ -272,6 +275,7 @@ fn unknown_version(version: &ProtocolVersion) -> HandshakeError {
         stderr: Vec::new(),
         maybe_legacy: false,
         is_modern: false,
+        is_late: false,
         asked_somebody: false,
         refusal: None,
     }
