@@ -792,7 +792,7 @@ impl Inner {
     fn source(&self, name: &str) -> Result<Source, Error> {
         match self.setup.in_process(name) {
             Some(source) => Ok(source.clone()),
-            None => Ok(Source::Entry(self.configured().config.server(name)?)),
+            None => Ok(Source::Entry(Box::new(self.configured().config.server(name)?))),
         }
     }
 
@@ -857,9 +857,10 @@ fn left_alone(mut failure: Failure, left: Duration, deadline: Instant) -> Failur
     if time <= left {
         data["too_late"] = true.into();
         let (left, time) = (left.as_secs_f64(), time.as_secs_f64());
-        failure.message.push_str(&format!(
+        let no_time = format!(
             "; the server is left alone for {left:.1} s more, and this script has {time:.1} s left, so trying again here is no use"
-        ));
+        );
+        failure.message.push_str(&no_time);
     }
     failure.data = Some(data);
     failure

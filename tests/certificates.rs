@@ -117,7 +117,7 @@ async fn private() -> Result<(), Ignored> {
     let (open, wants) = (ports.next_line().await.unwrap().unwrap(), ports.next_line().await.unwrap().unwrap());
     let file = |name: &str| folder.path().join(name);
     let ca = file("ca.pem");
-    let fine = [
+    let accepted = [
         (&open, json!({"ca_file": "${FOLDER}/ca.pem"})),
         (&open, json!({"ca_file": ca, "client_cert": file("both.pem")})),
         (&wants, json!({"ca_file": ca, "client_cert": "${FOLDER}/client.pem", "client_key": "${FOLDER}/client.key"})),
@@ -134,7 +134,7 @@ async fn private() -> Result<(), Ignored> {
         builder(servers).variables(move |name| (name == "FOLDER").then(|| place.clone())).build().unwrap()
     };
     for transport in ["http", "sse", "older", "ws"] {
-        for (port, keys) in &fine {
+        for (port, keys) in &accepted {
             let client = of(json!({"it": entry(&server, transport, port, keys)}));
             assert_eq!(value(run(&client, "it.fault()").await), json!("fine"), "{transport}: {keys}");
             client.close_all_sessions().await;

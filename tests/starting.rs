@@ -27,6 +27,7 @@ pub fn tests() -> Vec<Trial> {
     if cfg!(unix) {
         tests.push(test("starting::a_server_that_lists_and_is_killed_is_not_left_alone", listed));
         tests.push(test("starting::what_may_be_downloading_says_so", downloading));
+        tests.push(test("starting::what_a_server_inherits", inherits));
     }
     tests
 }
@@ -162,7 +163,7 @@ async fn worked() -> Result<(), Ignored> {
     let client = client(json!({"it": fake_server::entry("plain")}));
     let script = "let said = []; for i in 0..6 { said.push(it.echo().tool); try { it.exit() } catch (e) { said.push(e.kind) } } said";
     let said = value(run(&client, script).await);
-    assert_eq!(said, json!(vec![["echo", "connection"]; 6].concat()));
+    assert_eq!(said, json!([["echo", "connection"]; 6].concat()));
     // An error is an answer, too; a server that only ever ends has given none.
     let script = "let said = []; for i in 0..6 { try { it.protocol_error() } catch (e) { said.push(e.kind) } try { it.exit() } catch (e) { } } said";
     assert_eq!(value(run(&client, script).await), json!(vec!["protocol"; 6]));
@@ -242,5 +243,78 @@ async fn downloading() -> Result<(), Ignored> {
         assert!(!error.contains("downloading"), "{error}");
     }
     client.close_all_sessions().await;
+    Ok(())
+}
+
+#[cfg(unix)]
+async fn inherits() -> Result<(), Ignored> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("variables");
+    let server = fake_server::entry("plain");
+    let script = format!("env > '{}'; exec {} {} plain", file.display(), server["command"], fake_server::ARGUMENT);
+    let entry = json!({"command": "/bin/sh", "args": ["-c", script], "inherit_env": ["SSH_AUTH_SOCK", "HOME", "NOT_SET"], "env": {"OWN": "1", "HTTP_PROXY": "own"}});
+    let path = std::env::var("PATH").unwrap();
+    let variables = move |name: &str| match name {
+        "PATH" => Some(path.clone()),
+        "NOT_SET" => None,
+        name => Some(format!("of the user: {name}")),
+    };
+    let client = builder(json!({"it": entry})).variables(variables).build().unwrap();
+    assert_eq!(value(run(&client, "it.echo().tool").await), json!("echo"));
+    let shown = std::fs::read_to_string(&file).unwrap();
+    let value_of = |name: &str| shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    for name in [
+        "HOME",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "NO_PROXY",
+        "ALL_PROXY",
+        "SSL_CERT_FILE",
+        "NODE_EXTRA_CA_CERTS",
+        "REQUESTS_CA_BUNDLE",
+        "XDG_RUNTIME_DIR",
+        "DBUS_SESSION_BUS_ADDRESS",
+        "DISPLAY",
+        "WAYLAND_DISPLAY",
+        "DOCKER_HOST",
+        "LC_CTYPE",
+        "NVM_DIR",
+        "UV_CACHE_DIR",
+        "SSH_AUTH_SOCK",
+    ] {
+        assert_eq!(value_of(name), Some(&*format!("of the user: {name}")), "{shown}");
+    }
+    assert_eq!((value_of("OWN"), value_of("HTTP_PROXY"), value_of("NOT_SET")), (Some("1"), Some("own"), None));
+    // The table says the same: the shell has added two or three of its own.
+    let permitted = client.permissions()[0].environment.clone();
+    assert_eq!(permitted.iter().collect::<std::collections::HashSet<_>>().len(), permitted.len(), "{permitted:?}");
+    for name in &permitted {
+        assert!(value_of(name).is_some() || name.contains('('), "{name}: {shown}");
+    }
+    for name in shown.lines().filter_map(|line| line.split_once('=').map(|(name, _)| name)) {
+        let is_of_the_shell = ["PWD", "OLDPWD", "SHLVL", "_"].contains(&name);
+        assert!(is_of_the_shell || permitted.iter().any(|permitted| permitted == name), "{name} is not told of");
+        // Nothing that gives access to what is the user's alone.
+        let is_secret = ["TOKEN", "SECRET", "PASSWORD", "API_KEY", "ACCESS_KEY", "CREDENTIAL"]
+            .iter()
+            .any(|part| name.contains(part));
+        assert!(!is_secret, "{name}");
+    }
+    client.close_all_sessions().await;
+    let refused = |entry: Value| crate::support::client(json!({"it": entry}));
+    for (entry, expected) in [
+        (
+            json!({"command": "x", "inherit_env": ["A", "AWS_*"]}),
+            "mcpServers.it.inherit_env[1]: expected the full name of a variable, found `AWS_*`",
+        ),
+        (json!({"command": "x", "inherit_env": "A"}), "mcpServers.it.inherit_env: expected an array of strings"),
+        (
+            json!({"command": "x", "inherit_env": ["A"], "sandbox": true}),
+            "mcpServers.it.inherit_env: a sandboxed server gets no other variables",
+        ),
+    ] {
+        let error = refused(entry).create_session("it").await.unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
     Ok(())
 }

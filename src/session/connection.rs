@@ -123,8 +123,8 @@ pub(super) struct HandshakeError {
     pub(super) maybe_legacy: bool,
     /// Whether it does know it, but took so long to start that it seemed not to.
     pub(super) is_modern: bool,
-    /// Whether it ran out of time.
-    pub(super) is_late: bool,
+    /// The time that it had, if that was what it ran out of.
+    pub(super) late: Option<Duration>,
     /// Whether it took so long as a person was asked, and may do better now.
     pub(super) asked_somebody: bool,
     /// The HTTP status with which it was refused.
@@ -245,7 +245,7 @@ impl Link {
             stderr,
             maybe_legacy,
             is_modern,
-            is_late: error.is_none(),
+            late: error.is_none().then_some(bound),
             asked_somebody: authorization.took_long(),
             refusal,
         })
@@ -275,7 +275,7 @@ fn unknown_version(version: &ProtocolVersion) -> HandshakeError {
         stderr: Vec::new(),
         maybe_legacy: false,
         is_modern: false,
-        is_late: false,
+        late: None,
         asked_somebody: false,
         refusal: None,
     }

@@ -195,7 +195,7 @@ type Serve = dyn Fn(DuplexStream) -> BoxFuture<'static, ()> + Send + Sync;
 #[derive(Clone)]
 pub(crate) enum Source {
     /// As its entry says.
-    Entry(ServerConfig),
+    Entry(Box<ServerConfig>),
     /// In this process.
     InProcess(Arc<Serve>),
     /// A wasm file in memory.
@@ -703,12 +703,12 @@ impl Inner {
     }
 
     /// What is told of a server that ran out of time, if it may have been downloading.
-    fn downloading(&self) -> Option<String> {
+    fn downloading(&self, bound: Duration) -> Option<String> {
         let place = ConfigPlace { server: &self.name, variables: &*self.settings.variables };
         let entry = self.source.entry()?;
         let Transport::Stdio { command, args, env, cwd, inherit_env, .. } = &entry.transport else { return None };
         let program = place.program(command, args, env, cwd.as_deref(), inherit_env, entry.stop_timeout).ok()?;
-        Some(may_be_downloading(&downloader(&program)?, self.bound()))
+        Some(may_be_downloading(&downloader(&program)?, bound))
     }
 
     async fn request<K: Kind>(&self, params: K::Params) -> Result<K::Answer, Error> {
@@ -1111,18 +1111,17 @@ impl Handshake<'_> {
             link.initialize(handler, lifecycle, inner.bound()).await
         };
         let shake = async |lifecycle: &Lifecycle| {
-            let link = inner.state().link.take();
-            let (link, _place) = match link {
-                Some(link) => (link, None),
-                None => {
-                    let place = inner.place().await;
-                    (inner.open_link().await?, place)
-                }
+            let opened = inner.state().link.take();
+            let (link, _place) = if let Some(link) = opened {
+                (link, None)
+            } else {
+                let place = inner.place().await;
+                (inner.open_link().await?, place)
             };
             Ok::<_, Error>(on(link, lifecycle).await)
         };
-        let failed = |HandshakeError { mut message, stderr, is_late, .. }| {
-            message.extend(is_late.then(|| inner.downloading()).flatten());
+        let failed = |HandshakeError { mut message, stderr, late, .. }| {
+            message.extend(late.and_then(|bound| inner.downloading(bound)));
             inner.connect_error(message, stderr)
         };
         let legacy = Lifecycle::Version(LEGACY);

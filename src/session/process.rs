@@ -176,15 +176,12 @@ impl Process {
         let no_pipe = |error| format!("can't start `{command_name}`: no pipe for it: {error}");
         let mut native = sandbox.map(|sandbox| program.native_sandbox(variables, sandbox)).transpose()?;
         let mut guard = None;
-        match &mut native {
-            Some(native) => {
-                tokio::task::spawn_blocking(clear_abandoned);
-                native.confine(&mut command).map_err(no_pipe)?;
-            }
-            None => {
-                command.envs(inherited(&program.inherit, variables)).envs(&program.env);
-                guard = Guard::watch(&mut command, grace).map_err(no_pipe)?;
-            }
+        if let Some(native) = &mut native {
+            tokio::task::spawn_blocking(clear_abandoned);
+            native.confine(&mut command).map_err(no_pipe)?;
+        } else {
+            command.envs(inherited(&program.inherit, variables)).envs(&program.env);
+            guard = Guard::watch(&mut command, grace).map_err(no_pipe)?;
         }
         let mut child = command.spawn().map_err(|error| start_error(program, &error))?;
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())

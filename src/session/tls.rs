@@ -27,7 +27,9 @@ impl Tls {
             let read = read("ca_file", file, place)?;
             let wrong = || read.wrong(place, "no certificates in PEM (`-----BEGIN CERTIFICATE-----`)");
             let authorities = Certificate::from_pem_bundle(&read.bytes).map_err(|_| wrong())?;
-            if authorities.is_empty() {
+            // Whether they are certificates is seen only by who uses them.
+            let client = ClientBuilder::new().no_proxy().tls_certs_only(authorities.clone()).build();
+            if authorities.is_empty() || client.is_err() {
                 return Err(wrong());
             }
             tls.authorities = authorities;

@@ -37,7 +37,6 @@ pub(crate) struct Guard {
 impl Guard {
     /// Has the command start below a guard, where the system has what that needs. The child that is started is the guard; it ends as the
     /// server does.
-    #[expect(clippy::unnecessary_wraps, reason = "there are systems without")]
     pub(crate) fn watch(command: &mut tokio::process::Command, grace: Grace) -> io::Result<Option<Self>> {
         let (told, alive) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let (server, tells) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
