@@ -14,6 +14,7 @@ mod sse;
 mod starting;
 mod tls;
 mod typed;
+mod used;
 mod websocket;
 mod wire;
 
@@ -58,7 +59,8 @@ pub(crate) use permissions::permissions;
 pub(crate) use process::Children;
 use process::{Process, Program};
 use requests::{Exchange, request_meta};
-use starting::{Place, downloader, may_be_downloading};
+use starting::{InLine, Place, downloader, may_be_downloading};
+use used::{Use, Used};
 use wire::LineTransport;
 
 /// Looks up the variables of a configuration: `${NAME}` becomes what it returns.
@@ -281,24 +283,6 @@ struct State {
     is_closed: bool,
     /// The server is known not to know `server/discover`.
     is_legacy: bool,
-}
-
-/// What a connection did after its handshake.
-#[derive(Default)]
-struct Used {
-    /// Calls and the like were made.
-    was_asked: bool,
-    /// One of them was answered.
-    answered: bool,
-    /// A list was.
-    listed: bool,
-}
-
-impl Used {
-    /// Whether the server did what it is there for. One that lists its tools and ends at each call did not.
-    fn worked(&self) -> bool {
-        self.answered || (self.listed && !self.was_asked)
-    }
 }
 
 /// Who wants a connection.
@@ -626,7 +610,7 @@ impl Session {
     }
 
     /// Ends the connection; requests fail until it is connected again. A child process is ended with it: its input is closed, then it
-    /// gets SIGTERM, then SIGKILL, each after two seconds more.
+    /// gets SIGTERM, then SIGKILL, each after the time that its entry gives it (`stop_timeout`).
     #[doc(alias = "disconnect")]
     pub async fn close(&self) {
         self.end().await;
@@ -971,22 +955,6 @@ impl Inner {
     }
 }
 
-/// Says that a server waits, until it is dropped.
-struct InLine<'a>(&'a AtomicBool);
-
-impl<'a> InLine<'a> {
-    fn new(flag: &'a AtomicBool) -> Self {
-        flag.store(true, Ordering::Relaxed);
-        Self(flag)
-    }
-}
-
-impl Drop for InLine<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
-}
-
 fn backoff(failures: usize) -> Duration {
     let delays = ExponentialBuilder::new().with_min_delay(BACKOFF_MIN).with_max_delay(BACKOFF_MAX).without_max_times();
     delays.build().nth(failures.saturating_sub(1).min(16)).unwrap_or(BACKOFF_MAX)
@@ -1049,24 +1017,10 @@ struct OnConnection<'a> {
 
 impl OnConnection<'_> {
     async fn run(&self, request: Request) -> Result<Answer, Error> {
-        let is_list = match &request.params {
-            Params::ListTools(_)
-            | Params::ListResources(_)
-            | Params::ListResourceTemplates(_)
-            | Params::ListPrompts(_) => Some(true),
-            Params::Ping(()) | Params::SetLevel(_) | Params::Initialize(_) => None,
-            _ => Some(false),
-        };
-        self.inner.state().used.was_asked |= is_list == Some(false);
+        let what = Use::of(&request.params);
+        self.inner.state().used.asked(what);
         let answer = self.exchange(request).await;
-        let was_answered = match &answer {
-            Ok(_) => true,
-            Err(error) => !matches!(error.kind(), None | Some(FailureKind::Connection | FailureKind::Timeout)),
-        };
-        let mut state = self.inner.state();
-        state.used.answered |= was_answered && is_list == Some(false);
-        state.used.listed |= was_answered && is_list == Some(true);
-        drop(state);
+        self.inner.state().used.heard(what, &answer);
         answer
     }
 

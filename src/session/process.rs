@@ -116,6 +116,24 @@ impl Program {
         self.env.get("PATH").cloned().or_else(|| variables("PATH"))
     }
 
+    /// The command, without its variables.
+    fn piped(&self) -> Command {
+        let mut command = Command::new(&self.command);
+        command
+            .args(&self.args)
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        if let Some(cwd) = &self.cwd {
+            command.current_dir(cwd);
+        }
+        #[cfg(unix)]
+        command.process_group(0);
+        command
+    }
+
     fn native_sandbox(
         &self,
         variables: &dyn Fn(&str) -> Option<String>,
@@ -159,19 +177,7 @@ impl Process {
         variables: &dyn Fn(&str) -> Option<String>,
         children: &Children,
     ) -> Result<(Self, Pipes), String> {
-        let mut command = Command::new(&program.command);
-        command
-            .args(&program.args)
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        if let Some(cwd) = &program.cwd {
-            command.current_dir(cwd);
-        }
-        #[cfg(unix)]
-        command.process_group(0);
+        let mut command = program.piped();
         let (grace, command_name) = (program.grace(), &program.command);
         let no_pipe = |error| format!("can't start `{command_name}`: no pipe for it: {error}");
         let mut native = sandbox.map(|sandbox| program.native_sandbox(variables, sandbox)).transpose()?;

@@ -2,6 +2,7 @@
 //! that ran out of time while it may have been downloading.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -33,6 +34,22 @@ impl Place {
         let (taken, free) = oneshot::channel();
         tokio::spawn(hold(place, free));
         Some(Self { _taken: taken })
+    }
+}
+
+/// Says that a server waits for its turn, until it is dropped.
+pub(super) struct InLine<'a>(&'a AtomicBool);
+
+impl<'a> InLine<'a> {
+    pub(super) fn new(flag: &'a AtomicBool) -> Self {
+        flag.store(true, Ordering::Relaxed);
+        Self(flag)
+    }
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
     }
 }
 
