@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
-use rhaiway::{Client, Detail};
+use rhaiway::{Client, Detail, ServerStatus};
 use serde_json::{Value, json};
 
 use crate::fake_server;
@@ -23,6 +23,7 @@ pub fn tests() -> Vec<Trial> {
         test("starting::a_server_that_worked_is_not_left_alone", worked),
         test("starting::a_failed_call_says_when_to_try_again", try_again),
         test("starting::retry_outlasts_that_a_server_is_left_alone", retry),
+        test("starting::retry_gives_up_where_the_script_has_no_time", no_time_to_retry),
     ];
     if cfg!(unix) {
         tests.push(test("starting::a_server_that_lists_and_is_killed_is_not_left_alone", listed));
@@ -184,7 +185,10 @@ async fn listed() -> Result<(), Ignored> {
         let process = processes[0].file_name().unwrap().to_str().unwrap().parse().unwrap();
         let process = rustix::process::Pid::from_raw(process).unwrap();
         rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
-        mark.gone().await;
+        // Until then, what is cached is answered.
+        while matches!(client.server_status().await["it"], ServerStatus::Connected) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
     client.close_all_sessions().await;
     Ok(())
@@ -208,6 +212,21 @@ async fn retry() -> Result<(), Ignored> {
     // Connecting fails twice, each time with two starts, and it is left alone for one second and for two.
     let execution = run(&client, "retry(3, || it.echo().tool)").await;
     assert_eq!(value(execution), json!("echo"));
+    client.close_all_sessions().await;
+    Ok(())
+}
+
+async fn no_time_to_retry() -> Result<(), Ignored> {
+    let mut entry = fake_server::entry("silent");
+    entry["connect_timeout"] = json!(4);
+    let client = client(json!({"it": entry}));
+    // It is left alone for as long as connecting took, and the script has less.
+    let script = "try { retry(3, || it.echo()) } catch (e) { return e }";
+    let options = rhaiway::ExecuteOptions::default().timeout(Duration::from_secs(2));
+    let error = value(client.execute_code(script, options).await.unwrap());
+    assert_eq!((&error["kind"], &error["data"]["too_late"]), (&json!("connection"), &json!(true)), "{error}");
+    assert!(error["data"]["retry_after"].as_f64().unwrap() > 2.0, "{error}");
+    assert!(error["message"].as_str().unwrap().contains("trying again here is no use"), "{error}");
     client.close_all_sessions().await;
     Ok(())
 }
