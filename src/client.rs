@@ -13,7 +13,7 @@ use rmcp::model::{
     LoggingMessageNotificationParam, Root,
 };
 use rmcp::service::Peer;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::catalog::{Catalog, Namespace, SearchResults, did_you_mean, namespaces, suggest};
 use crate::config::{Config, SandboxConfig};
@@ -25,8 +25,8 @@ use crate::script::{self, Call, Called, Door, Execution, Isolation, Run};
 use crate::serve::{CodeMode, CodeModeServer, Description};
 use crate::session::authorization::{AuthorizationRequest, AuthorizationSettings, StoredAuthorization, TokenStore};
 use crate::session::{
-    self, CallbackError, Callbacks, Children, Origin, Permissions, ServerMessage, ServerStatus, Session,
-    SessionSettings, Source,
+    self, CallbackError, Callbacks, Children, Listings, Origin, Patience, Permissions, ServerMessage, ServerStatus,
+    Session, SessionSettings, Source,
 };
 use crate::tool::{BoxFuture, CallOptions, Detail, Failure, FailureKind, LogSink};
 
@@ -64,6 +64,8 @@ struct Inner {
     setup: Setup,
     limits: Limits,
     sessions: Mutex<HashMap<String, Session>>,
+    /// What lists the tools of servers; it ends with the client.
+    listings: Listings,
     /// Apart from the servers' own, which may have any name.
     code_mode_session: Session,
 }
@@ -396,7 +398,8 @@ impl ClientBuilder {
             let (callbacks, middleware) = Default::default();
             let settings = SessionSettings { callbacks, middleware, ..setup.settings.clone() };
             let code_mode_session = Session::new(CODE_MODE_SESSION, serve, settings);
-            Inner { configured, setup, limits, sessions: Mutex::default(), code_mode_session }
+            let (sessions, listings) = Default::default();
+            Inner { configured, setup, limits, sessions, listings, code_mode_session }
         });
         Ok(Client { inner })
     }
@@ -659,6 +662,7 @@ impl Client {
 
     /// Closes the session of a server and ends its process. Where none is open, nothing happens but a logged warning.
     pub async fn close_session(&self, name: &str) {
+        self.inner.listings.end_of(name).await;
         let was_open = match self.inner.known_session(name) {
             Some(session) => session.end().await,
             None => false,
@@ -670,6 +674,8 @@ impl Client {
 
     /// Closes all sessions at the same time, and waits until their processes have ended, those included that never came to a session.
     pub async fn close_all_sessions(&self) {
+        // They would connect again what is closed here.
+        self.inner.listings.end().await;
         let sessions: Vec<Session> = self.inner.sessions().values().cloned().collect();
         join_all(sessions.iter().chain([&self.inner.code_mode_session]).map(Session::close)).await;
         self.inner.setup.settings.children.all_ended().await;
@@ -703,9 +709,15 @@ impl Client {
     }
 
     /// Finds tools by words in their names, descriptions and parameters, in all allowed servers, which are connected first. An empty
-    /// query finds all tools. Servers that can't be reached are named in the answer.
+    /// query finds all tools. Servers that can't be reached are named in the answer; so are those that are still being connected when no
+    /// further server has become ready for two seconds: that goes on, and a later search finds their tools.
     pub async fn search_tools(&self, query: &str, detail: Detail) -> SearchResults {
-        self.inner.catalog().await.search(query, detail)
+        self.inner.catalog(Patience::Short).await.search(query, detail)
+    }
+
+    /// The same, but waits for all servers, as long as each may take. For people rather than models.
+    pub async fn search_all_tools(&self, query: &str, detail: Detail) -> SearchResults {
+        self.inner.catalog(Patience::Long).await.search(query, detail)
     }
 
     /// Serves code mode as an MCP server on this process's standard input and output, until the other side closes them. What servers ask
@@ -845,16 +857,11 @@ impl Inner {
         .await
     }
 
-    async fn catalog(&self) -> Catalog {
+    async fn catalog(&self, patience: Patience) -> Catalog {
         let namespaces = self.namespaces();
-        let list = |name: String| async move { self.connect(&name).await?.tools().await };
-        let tools = join_all(namespaces.iter().map(|space| list(space.name.clone()))).await;
-        let servers = namespaces
-            .iter()
-            .cloned()
-            .zip(tools)
-            .map(|(space, tools)| (space, tools.map_err(|error| error.to_string())))
-            .collect();
+        let sessions: Vec<_> = namespaces.iter().map(|space| self.session_for(&space.name)).collect();
+        let tools = self.listings.of(&sessions, patience, self.setup.settings.connect_timeout).await;
+        let servers = namespaces.iter().cloned().zip(tools).collect();
         Catalog { servers }
     }
 }
@@ -865,6 +872,28 @@ fn has_word(source: &str, word: &str) -> bool {
     source
         .match_indices(word)
         .any(|(at, _)| !source[..at].ends_with(part) && !source[at + word.len()..].starts_with(part))
+}
+
+/// Tells a script that tries again, and `retry`, when that may go better, or that the script has no time for it.
+fn left_alone(mut failure: Failure, left: Duration, deadline: Instant) -> Failure {
+    let mut data = json!({"retry_after": in_seconds(left)});
+    let time = deadline.saturating_duration_since(Instant::now());
+    if time <= left {
+        data["too_late"] = true.into();
+        let (left, time) = (left.as_secs_f64(), time.as_secs_f64());
+        let no_time = format!(
+            "; the server is left alone for {left:.1} s more, and this script has {time:.1} s left, so trying again here is no use"
+        );
+        failure.message.push_str(&no_time);
+    }
+    failure.data = Some(data);
+    failure
+}
+
+/// Rounded up to milliseconds, so that whoever waits for so long does not come too early.
+fn in_seconds(time: Duration) -> f64 {
+    let milliseconds = u32::try_from(time.as_millis()).unwrap_or(u32::MAX).saturating_add(1);
+    f64::from(milliseconds) / 1000.0
 }
 
 /// The host's side of one script.
@@ -911,7 +940,14 @@ impl ScriptDoor {
             Some(kind @ FailureKind::Rejected) => fail(kind, error.to_string()),
             _ => fail(FailureKind::Connection, error.to_string()),
         };
-        let session = self.client.connect(&space.name).await.map_err(unreachable)?;
+        let session = self.client.session_for(&space.name).map_err(unreachable)?;
+        session.connect_if_due().await.map_err(|error| {
+            let failure = unreachable(error);
+            match session.left_alone() {
+                Some(left) => left_alone(failure, left, deadline),
+                None => failure,
+            }
+        })?;
         let tools = session.tools().await.map_err(unreachable)?;
         let Some(entry) = tools.resolve(&call.tool, call.by_name) else {
             let hint = did_you_mean(&tools.suggest(&call.tool));
@@ -986,7 +1022,7 @@ impl Door for ScriptDoor {
 
     fn search_tools(&self, query: String, detail: Detail) -> BoxFuture<'_, String> {
         Box::pin(async move {
-            let results = self.client.catalog().await.search(&query, detail);
+            let results = self.client.catalog(Patience::Short).await.search(&query, detail);
             serde_json::to_string(&results).unwrap_or_else(|error| format!("{:?}", error.to_string()))
         })
     }
@@ -1012,7 +1048,7 @@ impl CodeMode for WeakClient {
     }
 
     fn search(&self, query: String, detail: Detail) -> BoxFuture<'_, Result<SearchResults, Error>> {
-        Box::pin(async move { Ok(self.client()?.catalog().await.search(&query, detail)) })
+        Box::pin(async move { Ok(self.client()?.catalog(Patience::Short).await.search(&query, detail)) })
     }
 
     fn description(&self) -> Description {

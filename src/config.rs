@@ -79,6 +79,9 @@ pub struct ServerConfig {
     pub keep_alive: Option<Duration>,
     /// The protocol revision to speak (`protocol_version`), such as `2025-11-25`; where it is not set, the newest that both know.
     pub protocol_version: Option<String>,
+    /// How long a server that was started here may take to end after its input was closed, and again after SIGTERM (`stop_timeout`, in
+    /// seconds). Where it is not set, 2 s each; for `docker` and the like 1 s and 10 s.
+    pub stop_timeout: Option<Duration>,
 }
 
 /// Kind of connection. Strings may hold `${VAR}` and `${VAR:-default}`, which are expanded when the server is connected.
@@ -97,6 +100,8 @@ pub enum Transport {
         cwd: Option<PathBuf>,
         /// What the entry says of a sandbox (`sandbox`): that of the client where it says nothing.
         sandbox: Option<Sandboxing>,
+        /// Names of further variables that it gets from this process (`inherit_env`).
+        inherit_env: Vec<String>,
     },
     /// Streamable HTTP (`url`).
     Http(HttpConfig),
@@ -132,6 +137,12 @@ pub struct HttpConfig {
     pub read_timeout: Option<Duration>,
     /// Whether HTTP+SSE is tried where the server refuses streamable HTTP: where the entry has no `type`.
     pub sse_fallback: bool,
+    /// File with certificates (PEM) of authorities that are trusted beside the system's (`ca_file`).
+    pub ca_file: Option<String>,
+    /// File with the certificate (PEM) that this client shows (`client_cert`).
+    pub client_cert: Option<String>,
+    /// File with the key (PEM) of that certificate (`client_key`), where it is not in the same file.
+    pub client_key: Option<String>,
 }
 
 impl fmt::Debug for HttpConfig {
@@ -320,6 +331,9 @@ fn parse(name: &str, entry: &Value) -> Result<ServerConfig, Error> {
             timeout: entry.seconds("timeout")?,
             read_timeout: entry.seconds("sse_read_timeout")?,
             sse_fallback: kind.is_none() && key == "url",
+            ca_file: entry.text("ca_file")?,
+            client_cert: entry.text("client_cert")?,
+            client_key: entry.text("client_key")?,
         })
     };
     let transport = match given.as_slice() {
@@ -329,6 +343,7 @@ fn parse(name: &str, entry: &Value) -> Result<ServerConfig, Error> {
             env: entry.text_map("env")?,
             cwd: entry.text("cwd")?.map(PathBuf::from),
             sandbox: sandbox::parse(&entry)?,
+            inherit_env: entry.variable_names("inherit_env")?,
         },
         ["url"] if kind == Some(SSE) => Transport::Sse(http("url")?),
         ["url"] => Transport::Http(http("url")?),
@@ -357,6 +372,7 @@ fn parse(name: &str, entry: &Value) -> Result<ServerConfig, Error> {
         calls_per_second: entry.rate("calls_per_second")?,
         keep_alive: entry.seconds("keep_alive")?,
         protocol_version: entry.one_of("protocol_version", PROTOCOL_VERSIONS)?,
+        stop_timeout: entry.seconds("stop_timeout")?,
     })
 }
 
@@ -430,6 +446,19 @@ impl Entry<'_> {
                 })
                 .collect(),
             Some(other) => Err(self.wrong(key, "an array of strings", other)),
+        }
+    }
+
+    /// Names alone: variables are looked up one by one, so that nothing can be looked up by how it begins.
+    fn variable_names(&self, key: &str) -> Result<Vec<String>, Error> {
+        let names = self.texts(key)?;
+        let is_none = |name: &String| name.is_empty() || name.contains(['=', '*', '?', '\0']);
+        match names.iter().position(is_none) {
+            None => Ok(names),
+            Some(index) => {
+                let message = format!("expected the full name of a variable, found `{}`", names[index]);
+                Err(fault(&format!("{}.{key}[{index}]", self.place), message))
+            }
         }
     }
 

@@ -34,6 +34,17 @@ pub fn main(behaviour: &str) {
             // A child that ignores SIGTERM too, and does not end with its input.
             std::process::Command::new("sh").args(["-c", "trap '' TERM; while :; do sleep 1; done"]).spawn().unwrap();
         }
+        "starts-slowly" => std::thread::sleep(Duration::from_secs(4)),
+        "starts-at-the-fifth" => {
+            let folder = std::env::var("FOLDER").unwrap();
+            let starts = std::fs::read_dir(&folder).unwrap().count();
+            std::fs::write(std::path::Path::new(&folder).join(starts.to_string()), "").unwrap();
+            if starts < 4 {
+                std::process::exit(3);
+            }
+        }
+        "starts-with-others" => start_with_others(std::path::Path::new(&std::env::var("FOLDER").unwrap())),
+        "leaves-a-session" | "forks-twice" | "leaves-many" => leave(behaviour),
         _ => {}
     }
     let mut seen = Seen::default();
@@ -64,11 +75,45 @@ pub fn main(behaviour: &str) {
             break; // and read no more
         }
     }
+    if behaviour == "ends-slowly" {
+        std::thread::sleep(Duration::from_secs(9));
+        std::fs::write(std::env::var("DONE").unwrap(), "").unwrap();
+    }
     if matches!(behaviour, "stubborn" | "deaf") {
         loop {
             std::thread::park();
         }
     }
+}
+
+/// Takes a second to start, and keeps in the folder how many do so at the same time.
+fn start_with_others(folder: &std::path::Path) {
+    let starting = |file: &std::fs::DirEntry| file.file_name().to_string_lossy().starts_with("starting");
+    let own = folder.join(format!("starting-{}", std::process::id()));
+    std::fs::write(&own, "").unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let count = std::fs::read_dir(folder).unwrap().flatten().filter(starting).count();
+    std::fs::write(folder.join(format!("count-{count}")), "").unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    std::fs::remove_file(own).unwrap();
+}
+
+/// Starts what is in another process group, and goes on when this server ends: five processes, in all three ways together.
+#[allow(clippy::zombie_processes, reason = "they are to be left behind")]
+fn leave(how: &str) {
+    let endless = "trap '' TERM HUP INT; while :; do sleep 0.2; done";
+    let script = match how {
+        // Keeps this server's output open, too.
+        "leaves-a-session" => r#"setsid sh -c "$LEFT" left-behind &"#,
+        // As daemons do: whoever started it ends, and its parent is somebody else.
+        "forks-twice" => r#"(setsid sh -c "$LEFT" left-behind <&- >&- 2>&- &)"#,
+        // One below the other, each in a session of its own.
+        _ => {
+            r#"setsid sh -c 'setsid sh -c "setsid sh -c \"\$LEFT\" left-behind & eval \"\$LEFT\"" left-behind & eval "$LEFT"' left-behind &"#
+        }
+    };
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", script]).env("LEFT", endless).spawn().unwrap().wait().unwrap();
 }
 
 /// How often something was asked.

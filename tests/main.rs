@@ -9,9 +9,11 @@
 
 mod arguments;
 mod authorization;
+mod certificates;
 mod client;
 mod command;
 mod conformance;
+mod endings;
 mod fake_server;
 mod fault_server;
 mod faults;
@@ -38,6 +40,7 @@ mod sandbox;
 mod sandboxed_servers;
 mod scripts;
 mod serving;
+mod starting;
 mod support;
 mod typed_components;
 
@@ -78,9 +81,11 @@ fn main() -> ExitCode {
     let trials = [
         arguments::tests(),
         authorization::tests(),
+        certificates::tests(),
         client::tests(),
         command::tests(),
         conformance::tests(),
+        endings::tests(),
         faults::tests(),
         field::tests(),
         guide::tests(),
@@ -96,6 +101,7 @@ fn main() -> ExitCode {
         sandboxed_servers::tests(),
         scripts::tests(),
         serving::tests(),
+        starting::tests(),
         typed_components::tests(),
     ];
     libtest_mimic::run(&libtest_mimic::Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()

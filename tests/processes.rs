@@ -30,6 +30,11 @@ impl Mark {
         self.processes().map(line).map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).collect()
     }
 
+    /// How many of them were left behind by servers that do that.
+    pub fn left_behind(&self) -> usize {
+        self.alive().iter().filter(|line| line.contains("left-behind")).count()
+    }
+
     /// The folders in `/proc` of the marked processes that live.
     pub fn processes(&self) -> impl Iterator<Item = PathBuf> {
         let wanted = format!("{VARIABLE}={}", self.0);

@@ -326,7 +326,7 @@ async fn tools(arguments: ToolsArguments) -> Result<u8, Failure> {
         DetailArgument::Full => Detail::Full,
     };
     let client = builder(&servers, config(servers.config.as_deref())?).build()?;
-    let found = until_signal(&client, client.search_tools(&query.join(" "), detail)).await?;
+    let found = until_signal(&client, client.search_all_tools(&query.join(" "), detail)).await?;
     let status = client.server_status().await;
     client.close_all_sessions().await;
     warn_of_failed(&client, &status, "");

@@ -26,7 +26,8 @@ use cache::Compiled;
 use denials::Denials;
 pub(crate) use meter::{Limit, Meter, MeteredOutput, mib};
 pub(crate) use native::{
-    NATIVE_MEMORY, NativeSandbox, explain as explain_native, level as native_level, program_files, unenforceable,
+    Grace, Guard, NATIVE_MEMORY, NativeSandbox, clear_abandoned, explain as explain_native, level as native_level,
+    program_files, unenforceable,
 };
 pub(crate) use server::{
     CallFailed, Ended, MEMORY, Running, TypedServer, WasmKind, WasmServer, check_mounts, is_wasm, kind_of_file,

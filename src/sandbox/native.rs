@@ -3,6 +3,8 @@
 
 mod child;
 mod files;
+mod guard;
+mod home;
 mod init;
 mod network;
 mod syscalls;
@@ -21,7 +23,6 @@ use landlock::{
     RulesetAttr, RulesetCreated, RulesetCreatedAttr, Scope,
 };
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
-use tempfile::TempDir;
 use tokio::process::Command;
 
 use self::child::{Bound, Child, Identity, Step};
@@ -31,6 +32,9 @@ use super::mounts::Granted;
 use crate::config::{Access, Mount, SandboxConfig};
 
 use files::Needed;
+pub(crate) use guard::{Grace, Guard};
+use home::Home;
+pub(crate) use home::clear_abandoned;
 use watch::Watch;
 
 /// The oldest Landlock that keeps signals and abstract sockets inside, and what brought it.
@@ -101,7 +105,7 @@ pub(crate) struct NativeSandbox {
     network: Option<network::Prepared>,
     env: BTreeMap<String, String>,
     /// Its home and its temporary files; removed with this.
-    home: TempDir,
+    home: Home,
     memory: usize,
     bounds: Bounds,
     namespaces: bool,
@@ -115,7 +119,7 @@ pub(crate) struct Confined {
     alive: Option<OwnedFd>,
     _watch: Watch,
     _network: Option<Forwarder>,
-    home: TempDir,
+    home: Home,
 }
 
 impl NativeSandbox {
@@ -138,7 +142,7 @@ impl NativeSandbox {
         if let Some(message) = missing(&needed) {
             return Err(message);
         }
-        let home = tempfile::Builder::new().prefix("rhaiway-").tempdir();
+        let home = Home::new();
         let home = home.map_err(|error| format!("can't make a folder for its temporary files: {error}"))?;
         let own = home.path().canonicalize().map_err(|error| format!("can't find its temporary folder: {error}"))?;
         // What was found above and no other, as a server that has it already may put another in its place at any time.
@@ -212,22 +216,8 @@ impl Confined {
 
     /// After all its processes have ended: removes what it has left in its home. Blocks.
     pub(crate) fn clear(self) {
-        let path = self.home.path().to_path_buf();
-        let Err(first) = self.home.close() else { return };
-        // Folders that it closed to itself are closed to us, too, unless we are root.
-        open_up(&path);
-        if std::fs::remove_dir_all(&path).is_err() {
-            tracing::warn!(folder = %path.display(), error = %first, "what a sandboxed server left behind can't be removed");
-        }
+        self.home.clear();
     }
-}
-
-/// Makes all folders below accessible to us.
-fn open_up(folder: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    let _ = std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700));
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).for_each(|entry| open_up(&entry.path()));
 }
 
 /// What is not the system's of what a program needs to start: it can be read. An error where it can't start like that.

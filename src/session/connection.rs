@@ -125,6 +125,8 @@ pub(super) struct HandshakeError {
     pub(super) maybe_legacy: bool,
     /// Whether it does know it, but took so long to start that it seemed not to.
     pub(super) is_modern: bool,
+    /// The time that it had, if that was what it ran out of.
+    pub(super) late: Option<Duration>,
     /// Whether it took so long as a person was asked, and may do better now.
     pub(super) asked_somebody: bool,
     /// The HTTP status with which it was refused.
@@ -247,6 +249,7 @@ impl Link {
             stderr,
             maybe_legacy,
             is_modern,
+            late: error.is_none().then_some(bound),
             asked_somebody: authorization.took_long(),
             refusal,
         })
@@ -276,6 +279,7 @@ fn unknown_version(version: &ProtocolVersion) -> HandshakeError {
         stderr: Vec::new(),
         maybe_legacy: false,
         is_modern: false,
+        late: None,
         asked_somebody: false,
         refusal: None,
     }

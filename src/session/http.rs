@@ -32,6 +32,7 @@ use super::authorization::{Attempt, Authorization, Problem};
 use super::connection::Opened;
 use super::cookies::Cookies;
 use super::pauses::Pauses;
+use super::tls::Tls;
 use super::wire::{MESSAGE_BYTES, Wire};
 use super::{ConfigPlace, SessionSettings};
 use crate::config::HttpConfig;
@@ -116,11 +117,13 @@ impl Endpoint {
         });
         let connect = |message| Error::Connect { server: place.server.into(), message, stderr: Vec::new() };
         let proxy = proxy(url.scheme(), place).transpose()?;
+        let tls = Tls::new(config, place)?;
         let client = || {
             let client = reqwest::Client::builder()
                 .connect_timeout(config.timeout.unwrap_or(bound))
                 .danger_accept_invalid_certs(!verify_tls)
                 .no_proxy();
+            let client = tls.apply(client);
             match proxy.clone() {
                 Some(proxy) => client.proxy(proxy),
                 None => client,

@@ -5,23 +5,28 @@ pub(crate) mod authorization;
 mod callbacks;
 mod connection;
 mod cookies;
+mod environment;
 mod http;
 mod lenient;
 mod line;
+mod listings;
 mod pauses;
 mod permissions;
 mod process;
 mod requests;
 mod sse;
+mod starting;
 mod tasks;
+mod tls;
 mod typed;
+mod used;
 mod websocket;
 mod wire;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -54,11 +59,14 @@ pub(crate) use callbacks::Callbacks;
 pub use callbacks::{CallbackError, Origin, ServerMessage};
 use connection::{ASKED, Connection, Handler, HandshakeError, LEGACY, Lifecycle, Link, MODERN, Opened};
 use line::LineTransport;
+pub(crate) use listings::{Listings, Patience};
 pub use permissions::Permissions;
 pub(crate) use permissions::permissions;
 pub(crate) use process::Children;
 use process::{Process, Program};
 use requests::{Exchange, request_meta};
+use starting::{InLine, Place, downloader, may_be_downloading};
+use used::{Use, Used};
 
 /// Looks up the variables of a configuration: `${NAME}` becomes what it returns.
 pub(crate) type Variables = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -109,6 +117,8 @@ impl ConfigPlace<'_> {
         args: &[String],
         env: &BTreeMap<String, String>,
         cwd: Option<&Path>,
+        inherit: &[String],
+        stop_timeout: Option<Duration>,
     ) -> Result<Program, Error> {
         let cwd = cwd.map(|cwd| self.expand("cwd", &cwd.display().to_string())).transpose()?;
         Ok(Program {
@@ -119,6 +129,8 @@ impl ConfigPlace<'_> {
                 .map(|(key, value)| Ok((key.clone(), self.expand("env", value)?)))
                 .collect::<Result<_, Error>>()?,
             cwd: cwd.map(PathBuf::from),
+            inherit: inherit.to_vec(),
+            stop_timeout,
         })
     }
 
@@ -140,6 +152,10 @@ impl ConfigPlace<'_> {
             (None, None) if names_wasm => SandboxConfig::default(),
             (Some(Sandboxing::Off), _) | (None, None) => return Ok(Isolation::None),
         };
+        if !program.inherit.is_empty() {
+            let message = "a sandboxed server gets no other variables than those in `sandbox.env`: name them there";
+            return Err(self.wrong("inherit_env", message));
+        }
         let sandbox = self.granted(sandbox, &program.env)?;
         if names_wasm || is_wasm(&program.path()) {
             Ok(Isolation::Wasm(sandbox))
@@ -255,6 +271,8 @@ struct Inner {
     closings: tokio::sync::watch::Sender<u64>,
     /// What bounds calls of its tools, if anything does.
     lane: Option<Lane>,
+    /// Whether it waits until others have started.
+    in_line: AtomicBool,
 }
 
 #[derive(Default)]
@@ -266,6 +284,8 @@ struct State {
     failed: Option<(Error, Instant)>,
     /// How often in a row connecting failed, or the connection soon ended.
     failures: usize,
+    /// What the connection was good for.
+    used: Used,
     /// Closed on purpose: requests do not open it.
     is_closed: bool,
     /// The server is known not to know `server/discover`.
@@ -307,9 +327,10 @@ impl std::fmt::Debug for Session {
 impl Session {
     /// A session that is not connected yet.
     pub(crate) fn new(name: &str, source: Source, settings: SessionSettings) -> Self {
-        let (state, connecting, closings) = Default::default();
+        let (state, connecting, closings, in_line) = Default::default();
         let lane = source.entry().and_then(|entry| Lane::of(entry.calls_in_flight, entry.calls_per_second));
-        Self { inner: Arc::new(Inner { name: name.into(), source, settings, state, connecting, closings, lane }) }
+        let name = name.into();
+        Self { inner: Arc::new(Inner { name, source, settings, state, connecting, closings, lane, in_line }) }
     }
 
     /// Whether a session for this source would be the same as this one.
@@ -336,11 +357,20 @@ impl Session {
     /// # Errors
     /// As of [`Session::connect`].
     pub(crate) async fn open(&self) -> Result<(), Error> {
+        let mut closings = self.inner.closings.subscribe();
         let _one_at_a_time = self.inner.connecting.lock().await;
         if self.is_connected() || self.inner.state().link.is_some() {
             return Ok(());
         }
-        let link = self.inner.open_link().await?;
+        let open = async {
+            let _place = self.inner.place().await;
+            self.inner.open_link().await
+        };
+        let link = tokio::select! {
+            biased;
+            _ = closings.changed() => return Err(self.inner.closed_meanwhile()),
+            link = open => link?,
+        };
         let mut state = self.inner.state();
         (state.link, state.is_closed) = (Some(link), false);
         Ok(())
@@ -369,6 +399,18 @@ impl Session {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.inner.standing().is_some()
+    }
+
+    /// Whether it waits until others have started, before it is started itself.
+    pub(crate) fn is_in_line(&self) -> bool {
+        self.inner.in_line.load(Ordering::Relaxed)
+    }
+
+    /// How long the server is still left alone, if it is.
+    pub(crate) fn left_alone(&self) -> Option<Duration> {
+        let state = self.inner.state();
+        let (_, until) = state.failed.as_ref()?;
+        Some(until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
     }
 
     /// How the server stands. Waits for a connection that is being made.
@@ -587,7 +629,7 @@ impl Session {
     }
 
     /// Ends the connection; requests fail until it is connected again. A child process is ended with it: its input is closed, then it
-    /// gets SIGTERM, then SIGKILL, each after two seconds more.
+    /// gets SIGTERM, then SIGKILL, each after the time that its entry gives it (`stop_timeout`).
     #[doc(alias = "disconnect")]
     pub async fn close(&self) {
         self.end().await;
@@ -649,6 +691,29 @@ impl Inner {
         Error::Connect { server: self.name.to_string(), message, stderr }
     }
 
+    fn closed_meanwhile(&self) -> Error {
+        self.connect_error("it was closed while it was being connected".into(), Vec::new())
+    }
+
+    /// A place among those that start at the same time, for a server that is started here as a process.
+    async fn place(&self) -> Option<Place> {
+        let entry = self.source.entry()?;
+        if !matches!(entry.transport, Transport::Stdio { .. }) {
+            return None;
+        }
+        let _in_line = InLine::new(&self.in_line);
+        Place::take().await
+    }
+
+    /// What is told of a server that ran out of time, if it may have been downloading.
+    fn downloading(&self, bound: Duration) -> Option<String> {
+        let place = ConfigPlace { server: &self.name, variables: &*self.settings.variables };
+        let entry = self.source.entry()?;
+        let Transport::Stdio { command, args, env, cwd, inherit_env, .. } = &entry.transport else { return None };
+        let program = place.program(command, args, env, cwd.as_deref(), inherit_env, entry.stop_timeout).ok()?;
+        Some(may_be_downloading(&downloader(&program)?, bound))
+    }
+
     async fn request<K: Kind>(&self, params: K::Params) -> Result<K::Answer, Error> {
         self.settings.middleware.run::<K>(&self.name, self.transport(), params, self).await
     }
@@ -678,9 +743,7 @@ impl Inner {
         // Also where it was closed while this waited for its turn.
         tokio::select! {
             biased;
-            _ = closings.changed() => {
-                Err(self.connect_error("it was closed while it was being connected".into(), Vec::new()))
-            }
+            _ = closings.changed() => Err(self.closed_meanwhile()),
             connected = self.connect_now(asked) => connected,
         }
     }
@@ -711,7 +774,8 @@ impl Inner {
             Ok(connection) => {
                 // Before anybody else sees it; where this is given up, it is as if it had never been.
                 self.settle(&connection).await;
-                self.state().connection = Some(Arc::clone(&connection));
+                let mut state = self.state();
+                (state.connection, state.used) = (Some(Arc::clone(&connection)), Used::default());
                 Ok(connection)
             }
             Err(error) => {
@@ -735,7 +799,8 @@ impl Inner {
             return;
         }
         let mut state = self.state();
-        state.failures = if broken.since.elapsed() < STABLE { state.failures + 1 } else { 0 };
+        let was_good = broken.since.elapsed() >= STABLE || std::mem::take(&mut state.used).worked();
+        state.failures = if was_good { 0 } else { state.failures + 1 };
         if state.failures > 1 {
             let delay = backoff(state.failures - 1);
             let message = format!(
@@ -825,8 +890,8 @@ impl Inner {
             }
         };
         match &entry.transport {
-            Transport::Stdio { command, args, env, cwd, sandbox } => {
-                let program = place.program(command, args, env, cwd.as_deref())?;
+            Transport::Stdio { command, args, env, cwd, sandbox, inherit_env } => {
+                let program = place.program(command, args, env, cwd.as_deref(), inherit_env, entry.stop_timeout)?;
                 match place.isolation(&program, sandbox.as_ref(), self.settings.sandbox.as_ref())? {
                     Isolation::None => self.open_process(&program, None),
                     Isolation::Native(sandbox) => self.open_process(&program, Some(&sandbox)),
@@ -1008,6 +1073,14 @@ struct OnConnection<'a> {
 
 impl OnConnection<'_> {
     async fn run(&self, request: Request) -> Result<Answer, Error> {
+        let what = Use::of(&request.params);
+        self.inner.state().used.asked(what);
+        let answer = self.exchange(request).await;
+        self.inner.state().used.heard(what, &answer);
+        answer
+    }
+
+    async fn exchange(&self, request: Request) -> Result<Answer, Error> {
         let exchange = Exchange {
             server: &self.inner.name,
             connection: self.connection,
@@ -1048,14 +1121,19 @@ impl Handshake<'_> {
             link.initialize(handler, lifecycle, inner.bound()).await
         };
         let shake = async |lifecycle: &Lifecycle| {
-            let link = inner.state().link.take();
-            let link = match link {
-                Some(link) => link,
-                None => inner.open_link().await?,
+            let opened = inner.state().link.take();
+            let (link, _place) = if let Some(link) = opened {
+                (link, None)
+            } else {
+                let place = inner.place().await;
+                (inner.open_link().await?, place)
             };
             Ok::<_, Error>(on(link, lifecycle).await)
         };
-        let failed = |HandshakeError { message, stderr, .. }| inner.connect_error(message, stderr);
+        let failed = |HandshakeError { mut message, stderr, late, .. }| {
+            message.extend(late.and_then(|bound| inner.downloading(bound)));
+            inner.connect_error(message, stderr)
+        };
         let legacy = Lifecycle::Version(LEGACY);
         let first = match shake(&self.lifecycle).await? {
             // What was taken for silence was a person who logged in. Now there are tokens.

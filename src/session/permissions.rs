@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::process::{Program, inherited};
+use super::environment::inherited;
+use super::process::Program;
 use super::{ConfigPlace, Isolation, SessionSettings, Source};
 use crate::config::{SandboxConfig, Transport};
 use crate::error::Error;
@@ -62,18 +63,21 @@ pub(crate) fn permissions(name: &str, source: Result<&Source, Error>, settings: 
         }
         Source::Entry(entry) => entry,
     };
-    let Transport::Stdio { command, args, env, cwd, sandbox } = &entry.transport else { return bare("remote") };
+    let Transport::Stdio { command, args, env, cwd, sandbox, inherit_env } = &entry.transport else {
+        return bare("remote");
+    };
     let isolation = place
-        .program(command, args, env, cwd.as_deref())
+        .program(command, args, env, cwd.as_deref(), inherit_env, entry.stop_timeout)
         .and_then(|program| Ok((place.isolation(&program, sandbox.as_ref(), settings.sandbox.as_ref())?, program)));
     match isolation {
         Err(error) => Permissions { problem: Some(error.to_string()), ..bare("does not start") },
         Ok((Isolation::None, program)) => {
-            let own = program.env.keys().cloned();
+            let inherited = inherited(inherit_env, &*settings.variables).map(|(name, _)| name);
+            let inherited = inherited.filter(|name| !program.env.contains_key(name));
             Permissions {
                 files: vec![ALL.into()],
                 network: vec![ALL.into()],
-                environment: inherited(&*settings.variables).map(|(name, _)| name.into()).chain(own).collect(),
+                environment: inherited.chain(program.env.keys().cloned()).collect(),
                 ..bare("none")
             }
         }

@@ -12,76 +12,71 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::environment::inherited;
+use super::starting::file_name;
 use crate::config::SandboxConfig;
-use crate::sandbox::{Bounds, Ended, Limit, Meter, MeteredOutput, NativeSandbox, Running, explain_native};
+use crate::sandbox::{
+    Bounds, Ended, Grace, Guard, Limit, Meter, MeteredOutput, NativeSandbox, Running, clear_abandoned, explain_native,
+};
 use crate::tool::BoxFuture;
 
-/// What a program needs to start at all; the rest of this process's environment is not passed on.
-const INHERITED: &[&str] = &[
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "LOGNAME",
-    "PATH",
-    "SHELL",
-    "TERM",
-    "TMPDIR",
-    "TZ",
-    "USER",
-    "XDG_CACHE_HOME",
-    "XDG_CONFIG_HOME",
-    "XDG_DATA_HOME",
-    "APPDATA",
-    "COMPUTERNAME",
-    "HOMEDRIVE",
-    "HOMEPATH",
-    "LOCALAPPDATA",
-    "PATHEXT",
-    "PROCESSOR_ARCHITECTURE",
-    "PROGRAMDATA",
-    "PROGRAMFILES",
-    "SYSTEMDRIVE",
-    "SYSTEMROOT",
-    "TEMP",
-    "TMP",
-    "USERDOMAIN",
-    "USERNAME",
-    "USERPROFILE",
-    "WINDIR",
-];
 /// Lines of standard error that are kept, and the length of each.
 const STDERR_LINES: usize = 20;
 const STDERR_BYTES: u64 = 4096;
-/// How long a process may take to end after its input was closed, after SIGTERM, and after SIGKILL.
+/// How long a process may take to end after its input was closed, after SIGTERM, and after SIGKILL, where nothing else was said.
 const GRACE: Duration = Duration::from_secs(2);
+/// What starts containers has to stop them, after SIGTERM and not before: the time before and after that, where nothing else was said.
+const CONTAINERS: [&str; 3] = ["docker", "podman", "nerdctl"];
+const CONTAINER_GRACE: Grace = Grace { input: Duration::from_secs(1), terminate: Duration::from_secs(10) };
 
-/// The variables that a child gets unasked.
-pub(super) fn inherited(variables: &dyn Fn(&str) -> Option<String>) -> impl Iterator<Item = (&'static str, String)> {
-    INHERITED.iter().filter_map(|name| Some((*name, variables(name)?)))
+/// How long the end of a process may take at most.
+fn longest(grace: Grace) -> Duration {
+    grace.input.saturating_add(grace.terminate).saturating_add(GRACE * 2)
 }
 
 /// The children of one client that have not ended yet.
 #[derive(Clone, Default)]
-pub(crate) struct Children(Arc<watch::Sender<usize>>);
+pub(crate) struct Children(Arc<watch::Sender<Living>>);
+
+#[derive(Default)]
+struct Living {
+    count: usize,
+    /// How long the end of the slowest may take, until there are none.
+    longest: Duration,
+}
 
 impl Children {
+    /// One that is ended like others.
     pub(super) fn count(&self) -> Counted {
-        self.0.send_modify(|count| *count += 1);
+        self.count_for(Grace { input: GRACE, terminate: GRACE })
+    }
+
+    fn count_for(&self, grace: Grace) -> Counted {
+        self.0.send_modify(|living| {
+            living.count += 1;
+            living.longest = living.longest.max(longest(grace));
+        });
         Counted(Arc::clone(&self.0))
     }
 
     /// Waits until the last one has ended, those included whose sessions never came about.
     pub(crate) async fn all_ended(&self) {
-        let _ = timeout(GRACE * 4, self.0.subscribe().wait_for(|count| *count == 0)).await;
+        let bound = self.0.borrow().longest;
+        let _ = timeout(bound, self.0.subscribe().wait_for(|living| living.count == 0)).await;
     }
 }
 
 /// One of them, until it is dropped.
-pub(super) struct Counted(Arc<watch::Sender<usize>>);
+pub(super) struct Counted(Arc<watch::Sender<Living>>);
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
+        self.0.send_modify(|living| {
+            living.count -= 1;
+            if living.count == 0 {
+                living.longest = Duration::ZERO;
+            }
+        });
     }
 }
 
@@ -91,9 +86,26 @@ pub(super) struct Program {
     pub(super) args: Vec<String>,
     pub(super) env: BTreeMap<String, String>,
     pub(super) cwd: Option<PathBuf>,
+    /// Names of variables that it gets beside those that all get.
+    pub(super) inherit: Vec<String>,
+    /// How long it may take to end, if its entry says so.
+    pub(super) stop_timeout: Option<Duration>,
 }
 
 impl Program {
+    /// The name of its file, without what marks it as a program.
+    pub(super) fn file_name(&self) -> String {
+        file_name(&self.command)
+    }
+
+    fn grace(&self) -> Grace {
+        match self.stop_timeout {
+            Some(time) => Grace { input: time, terminate: time },
+            None if CONTAINERS.contains(&&*self.file_name()) => CONTAINER_GRACE,
+            None => Grace { input: GRACE, terminate: GRACE },
+        }
+    }
+
     /// Where its file is, if it is not looked up on the `PATH`.
     pub(super) fn path(&self) -> PathBuf {
         self.cwd.as_ref().map_or_else(|| PathBuf::from(&self.command), |cwd| cwd.join(&self.command))
@@ -102,6 +114,24 @@ impl Program {
     /// Where a sandboxed program is looked up: its own `PATH`, or the client's.
     pub(super) fn search_path(&self, variables: &dyn Fn(&str) -> Option<String>) -> Option<String> {
         self.env.get("PATH").cloned().or_else(|| variables("PATH"))
+    }
+
+    /// The command, without its variables.
+    fn piped(&self) -> Command {
+        let mut command = Command::new(&self.command);
+        command
+            .args(&self.args)
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        if let Some(cwd) = &self.cwd {
+            command.current_dir(cwd);
+        }
+        #[cfg(unix)]
+        command.process_group(0);
+        command
     }
 
     fn native_sandbox(
@@ -123,6 +153,7 @@ pub(super) struct Process {
     ended: watch::Receiver<Option<Ended>>,
     /// Of a sandboxed server.
     bounds: Option<Bounds>,
+    grace: Grace,
 }
 
 /// Whether a server is to end, and how.
@@ -146,49 +177,41 @@ impl Process {
         variables: &dyn Fn(&str) -> Option<String>,
         children: &Children,
     ) -> Result<(Self, Pipes), String> {
-        let mut command = Command::new(&program.command);
-        command
-            .args(&program.args)
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        if let Some(cwd) = &program.cwd {
-            command.current_dir(cwd);
-        }
-        #[cfg(unix)]
-        command.process_group(0);
+        let mut command = program.piped();
+        let (grace, command_name) = (program.grace(), &program.command);
+        let no_pipe = |error| format!("can't start `{command_name}`: no pipe for it: {error}");
         let mut native = sandbox.map(|sandbox| program.native_sandbox(variables, sandbox)).transpose()?;
-        match &mut native {
-            Some(native) => {
-                let ready = native.confine(&mut command);
-                ready.map_err(|error| format!("can't start `{}`: no pipe for it: {error}", program.command))?;
-            }
-            None => {
-                command.envs(inherited(variables)).envs(&program.env);
-            }
+        let mut guard = None;
+        if let Some(native) = &mut native {
+            tokio::task::spawn_blocking(clear_abandoned);
+            native.confine(&mut command).map_err(no_pipe)?;
+        } else {
+            command.envs(inherited(&program.inherit, variables)).envs(&program.env);
+            guard = Guard::watch(&mut command, grace).map_err(no_pipe)?;
         }
         let mut child = command.spawn().map_err(|error| start_error(program, &error))?;
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(format!("`{}` was started without pipes", program.command));
         };
-        let group = Group::of(&child);
         let Some(native) = native else {
-            let process = Self::supervised(stderr, children, |closing| async move {
-                let ended = supervise(child, &group, closing, std::future::pending(), || false).await;
+            let group = guard.as_mut().map_or_else(|| Group::of(child.id()), |guard| Group::of(guard.group()));
+            let process = Self::supervised(stderr, children, grace, |closing| async move {
+                let let_go = || guard.take().map(Guard::end).is_some();
+                let ended = supervise(child, &group, closing, std::future::pending(), let_go, grace).await;
                 drop(group); // what the child started and left behind
                 (ended, nothing())
             });
             return Ok((process, (Box::new(stdout), Box::new(stdin))));
         };
+        let group = Group::of(child.id());
         let mut confined = native.started(child.id().unwrap_or_default())?;
         let bounds = confined.bounds.clone();
         let meter = Arc::clone(&bounds.meter);
-        let process = Self::supervised(MeteredOutput::new(stderr, &bounds.meter), children, |closing| async move {
+        let stderr = MeteredOutput::new(stderr, &bounds.meter);
+        let process = Self::supervised(stderr, children, grace, |closing| async move {
             let let_go = || confined.let_go();
-            let ended = supervise(child, &group, closing, meter.until_exceeded(), let_go).await;
+            let ended = supervise(child, &group, closing, meter.until_exceeded(), let_go, grace).await;
             let clear = async move {
                 group.end().await;
                 let _ = tokio::task::spawn_blocking(|| confined.clear()).await;
@@ -202,12 +225,10 @@ impl Process {
     /// A wasm server that was started.
     pub(super) fn of_guest(running: Running, children: &Children) -> (Self, Pipes) {
         let Running { input, output, errors, bounds, run } = running;
-        let process =
-            Self::supervised(
-                errors,
-                children,
-                |closing| async move { (supervise_guest(run, closing).await, nothing()) },
-            );
+        let grace = Grace { input: GRACE, terminate: GRACE };
+        let process = Self::supervised(errors, children, grace, |closing| async move {
+            (supervise_guest(run, closing).await, nothing())
+        });
         let process = Self { bounds: Some(bounds), ..process };
         (process, (Box::new(output), Box::new(input)))
     }
@@ -226,13 +247,14 @@ impl Process {
     fn supervised<F: Future<Output = (Ended, BoxFuture<'static, ()>)> + Send + 'static>(
         stderr: impl AsyncRead + Unpin + Send + 'static,
         children: &Children,
+        grace: Grace,
         supervise: impl FnOnce(watch::Receiver<Close>) -> F,
     ) -> Self {
         let last_lines: Arc<Mutex<VecDeque<String>>> = Arc::default();
         let (close, closing) = watch::channel(Close::No);
         let (end, ended) = watch::channel(None);
         let reading = tokio::spawn(keep_last_lines(stderr, Arc::clone(&last_lines)));
-        let counted = children.count();
+        let counted = children.count_for(grace);
         let running = supervise(closing);
         tokio::spawn(async move {
             let _counted = counted;
@@ -242,7 +264,7 @@ impl Process {
             end.send_replace(Some(status));
             clear.await;
         });
-        Self { stderr: last_lines, close, ended, bounds: None }
+        Self { stderr: last_lines, close, ended, bounds: None, grace }
     }
 
     /// Waits until it has ended by itself, or `bound` is over: how it ended.
@@ -262,7 +284,7 @@ impl Process {
         self.ended.borrow().as_ref().is_some_and(|ended| ended.limit.is_some())
     }
 
-    /// Ends it: its input is closed by now; then a child gets SIGTERM, then SIGKILL, two seconds after each other.
+    /// Ends it: its input is closed by now; then a child gets SIGTERM, then SIGKILL, each after the time that it may take.
     pub(super) async fn close(&self) {
         self.close.send_if_modified(|close| {
             *close == Close::No && {
@@ -270,7 +292,7 @@ impl Process {
                 true
             }
         });
-        let _ = timeout(GRACE * 4, self.ended.clone().wait_for(|_| false)).await;
+        let _ = timeout(longest(self.grace), self.ended.clone().wait_for(|_| false)).await;
     }
 
     /// Ends it without giving it time, as it hit a limit.
@@ -315,6 +337,7 @@ async fn supervise(
     mut closing: watch::Receiver<Close>,
     limit: impl Future<Output = Limit>,
     let_go: impl FnOnce() -> bool,
+    grace: Grace,
 ) -> Ended {
     let close = tokio::select! {
         // What ended it is told rather than how.
@@ -341,7 +364,12 @@ async fn supervise(
                 let _ = child.start_kill();
             }
         }
-        if let Ok(status) = timeout(GRACE, child.wait()).await {
+        let time = match signal {
+            Signal::None => grace.input,
+            Signal::Terminate => grace.terminate,
+            Signal::LetGo | Signal::Kill => GRACE,
+        };
+        if let Ok(status) = timeout(time, child.wait()).await {
             return match close {
                 Close::AtOnce(limit) => by_limit(limit),
                 _ => describe(status),
@@ -409,8 +437,8 @@ struct Group {
 
 #[cfg(unix)]
 impl Group {
-    fn of(child: &Child) -> Self {
-        Self { leader: child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?)) }
+    fn of(leader: Option<u32>) -> Self {
+        Self { leader: leader.and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?)) }
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
@@ -443,7 +471,7 @@ impl Group {
 
 #[cfg(not(unix))]
 impl Group {
-    fn of(_child: &Child) -> Self {
+    fn of(_leader: Option<u32>) -> Self {
         Self {}
     }
 

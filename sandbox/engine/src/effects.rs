@@ -870,8 +870,8 @@ fn end_clock(place: usize) -> Result<()> {
     Ok(())
 }
 
-/// Calls `function` until it succeeds, at most `times` times, and waits a while in between. Errors that the next attempt would meet
-/// again are not tried again.
+/// Calls `function` until it succeeds, at most `times` times, and waits a while in between; where a server is left alone for a time, until
+/// that is over. Errors that the next attempt would meet again are not tried again.
 fn retry(context: &NativeCallContext, times: i64, function: &FnPtr) -> Result<Dynamic> {
     if !(1..=ATTEMPTS).contains(&times) {
         return Err(error::runtime(format!(
@@ -886,7 +886,11 @@ fn retry(context: &NativeCallContext, times: i64, function: &FnPtr) -> Result<Dy
             return Err(left());
         }
         match result {
-            Err(error) if attempt < times && error::is_passing(&error) => sleep(pause)?,
+            Err(error) if attempt < times && error::is_passing(&error) => match error::left_alone(&error) {
+                Some(alone) if alone.too_late => return Err(error),
+                Some(alone) => sleep(alone.seconds.max(pause))?,
+                None => sleep(pause)?,
+            },
             result => return result,
         }
         attempt += 1;

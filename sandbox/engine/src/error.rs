@@ -220,6 +220,29 @@ pub(crate) fn is_passing(error: &EvalAltResult) -> bool {
     }
 }
 
+/// That a call met a server which is left alone for a while.
+pub(crate) struct LeftAlone {
+    pub(crate) seconds: f64,
+    /// Whether that is longer than the script has.
+    pub(crate) too_late: bool,
+}
+
+/// What the host says of that.
+pub(crate) fn left_alone(error: &EvalAltResult) -> Option<LeftAlone> {
+    match error {
+        EvalAltResult::ErrorInFunctionCall(_, _, inner, _) => left_alone(inner),
+        EvalAltResult::ErrorRuntime(value, _) => {
+            let error = value.as_map_ref().ok()?;
+            let kind = error.get("kind")?.clone().into_immutable_string().ok()?;
+            let data = error.get("data").filter(|_| kind == "connection")?.as_map_ref().ok()?;
+            let seconds = data.get("retry_after")?.as_float().ok()?;
+            let too_late = data.get("too_late").is_some_and(|late| late.as_bool().unwrap_or(false));
+            Some(LeftAlone { seconds, too_late })
+        }
+        _ => None,
+    }
+}
+
 /// What a branch or a call threw, to be thrown again.
 #[derive(Debug, Clone)]
 pub(crate) struct Raised {

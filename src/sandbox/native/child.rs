@@ -217,7 +217,7 @@ fn write(path: &CStr, bytes: &[u8]) -> rustix::io::Result<()> {
     rustix::io::write(file, bytes).map(drop)
 }
 
-fn last_error() -> rustix::io::Errno {
+pub(super) fn last_error() -> rustix::io::Errno {
     rustix::io::Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(rustix::io::Errno::IO)
 }
 
@@ -298,7 +298,7 @@ fn close_on_exec() -> io::Result<()> {
 }
 
 /// Processes whose parents ended stay below it, where their computing is still counted. In a namespace the first process takes them.
-fn become_reaper() -> io::Result<()> {
+pub(super) fn become_reaper() -> io::Result<()> {
     // SAFETY: it sets a flag of this process.
     #[allow(unsafe_code, reason = "a system call")]
     if unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } != 0 {

@@ -1,6 +1,7 @@
 //! In the place of the sandbox for native servers, where the system is not Linux: nothing is started.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::process::Command;
 
@@ -11,6 +12,33 @@ pub(crate) const NATIVE_MEMORY: usize = 1 << 30;
 
 /// Never made.
 pub(crate) enum NativeSandbox {}
+
+/// Never made.
+pub(crate) enum Guard {}
+
+/// How a server is ended where this process is gone: only where there is a guard.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Grace {
+    pub(crate) input: Duration,
+    pub(crate) terminate: Duration,
+}
+
+impl Guard {
+    #[expect(clippy::unnecessary_wraps, reason = "there are systems with one")]
+    pub(crate) fn watch(_command: &mut Command, _grace: Grace) -> std::io::Result<Option<Self>> {
+        Ok(None)
+    }
+
+    pub(crate) fn group(&mut self) -> Option<u32> {
+        match *self {}
+    }
+
+    pub(crate) fn end(self) {
+        match self {}
+    }
+}
+
+pub(crate) fn clear_abandoned() {}
 
 pub(crate) struct Confined {
     pub(crate) bounds: Bounds,

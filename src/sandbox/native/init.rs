@@ -3,7 +3,7 @@
 //! does, and when we do, however that comes about, as we hold the other end of a pipe. Runs between `fork` and `exec`; see there.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::event::{PollFd, PollFlags};
 
@@ -100,18 +100,8 @@ fn stand_for(first: libc::pid_t, told: &OwnedFd, data: &Data) -> ! {
 
 /// Inside: waits for whoever has no other parent any more, and ends with the server, or when it is told to.
 fn watch_over(server: libc::pid_t, alive: &OwnedFd, tells: &OwnedFd, data: &Data) -> ! {
-    // SAFETY: the set of signals is written before it is read.
-    #[allow(unsafe_code, reason = "system calls")]
-    let ended = unsafe {
-        let mut signals = std::mem::MaybeUninit::uninit();
-        libc::sigemptyset(signals.as_mut_ptr());
-        libc::sigaddset(signals.as_mut_ptr(), libc::SIGCHLD);
-        libc::signalfd(-1, signals.as_ptr(), libc::SFD_NONBLOCK)
-    };
-    if ended < 0 {
-        exit(1);
-    }
-    keep_only(&[alive.as_raw_fd(), tells.as_raw_fd(), ended], data);
+    let Some(ended) = ended_children() else { exit(1) };
+    keep_only(&[alive.as_raw_fd(), tells.as_raw_fd(), ended.as_raw_fd()], data);
     let (alive, tells, ended) = (standard(0), standard(1), standard(2));
     loop {
         let mut signal = [0; size_of::<libc::signalfd_siginfo>()];
@@ -136,8 +126,21 @@ fn watch_over(server: libc::pid_t, alive: &OwnedFd, tells: &OwnedFd, data: &Data
     }
 }
 
+/// What can be read when a child has ended, as long as its signal is held off.
+pub(super) fn ended_children() -> Option<OwnedFd> {
+    // SAFETY: the set of signals is written before it is read, and nobody else has the file.
+    #[allow(unsafe_code, reason = "system calls")]
+    unsafe {
+        let mut signals = std::mem::MaybeUninit::uninit();
+        libc::sigemptyset(signals.as_mut_ptr());
+        libc::sigaddset(signals.as_mut_ptr(), libc::SIGCHLD);
+        let ended = libc::signalfd(-1, signals.as_ptr(), libc::SFD_NONBLOCK | libc::SFD_CLOEXEC);
+        (ended >= 0).then(|| OwnedFd::from_raw_fd(ended))
+    }
+}
+
 /// A child that has ended, and how, if there is one.
-fn wait() -> Option<(libc::pid_t, libc::c_int)> {
+pub(super) fn wait() -> Option<(libc::pid_t, libc::c_int)> {
     let mut status = 0;
     // SAFETY: the status is written to the memory of `status`.
     #[allow(unsafe_code, reason = "a system call")]
@@ -146,7 +149,7 @@ fn wait() -> Option<(libc::pid_t, libc::c_int)> {
 }
 
 /// As `fork`, but for the library's own state: nothing but system calls follows.
-fn fork() -> io::Result<libc::pid_t> {
+pub(super) fn fork() -> io::Result<libc::pid_t> {
     let (signal, none): (libc::c_long, libc::c_long) = (libc::SIGCHLD.into(), 0);
     // SAFETY: without a stack of its own, and no memory shared, it is a `fork`.
     #[allow(unsafe_code, reason = "a system call")]
@@ -154,8 +157,36 @@ fn fork() -> io::Result<libc::pid_t> {
     if process < 0 { Err(io::Error::last_os_error()) } else { Ok(process.try_into().unwrap_or(-1)) }
 }
 
+/// The signals that were held off before.
+pub(super) struct Mask(libc::sigset_t);
+
+/// Holds off all signals. What came to be in this process would run handlers of the one that it is a copy of.
+pub(super) fn hold_off_signals() -> Mask {
+    // SAFETY: both sets of signals are written before they are read.
+    #[allow(unsafe_code, reason = "system calls")]
+    unsafe {
+        let (mut all, mut before) = (std::mem::MaybeUninit::uninit(), std::mem::MaybeUninit::zeroed());
+        libc::sigfillset(all.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_BLOCK, all.as_ptr(), before.as_mut_ptr());
+        // Whoever started us may ignore the ends of children; these are waited for.
+        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+        Mask(before.assume_init())
+    }
+}
+
+impl Mask {
+    /// Lets the others come again.
+    pub(super) fn restore(&self) {
+        // SAFETY: the set is read from memory that holds it.
+        #[allow(unsafe_code, reason = "a system call")]
+        unsafe {
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut());
+        }
+    }
+}
+
 /// From now on signals only end it that nothing holds off, and it has nothing open but these, as 0, 1 and so on.
-fn keep_only(open: &[RawFd], data: &Data) {
+pub(super) fn keep_only(open: &[RawFd], data: &Data) {
     let here = 0_u8;
     // SAFETY: what is closed and given back is used by nobody in this process; the set of signals is written before it is read.
     #[allow(unsafe_code, reason = "system calls")]
@@ -172,7 +203,7 @@ fn keep_only(open: &[RawFd], data: &Data) {
     }
 }
 
-fn standard(file: RawFd) -> BorrowedFd<'static> {
+pub(super) fn standard(file: RawFd) -> BorrowedFd<'static> {
     // SAFETY: `keep_only` made sure that it is open, and nothing closes it.
     #[allow(unsafe_code, reason = "it has no owner")]
     unsafe {
@@ -181,7 +212,7 @@ fn standard(file: RawFd) -> BorrowedFd<'static> {
 }
 
 /// Ends with the same status.
-fn end_as(status: libc::c_int) -> ! {
+pub(super) fn end_as(status: libc::c_int) -> ! {
     if !libc::WIFSIGNALED(status) {
         exit(libc::WEXITSTATUS(status));
     }
