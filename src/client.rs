@@ -13,7 +13,7 @@ use rmcp::model::{
 };
 use serde_json::{Map, Value};
 
-use crate::catalog::{Catalog, Namespace, SearchResults, did_you_mean, namespaces, suggest};
+use crate::catalog::{Catalog, Namespaces, SearchResults, start};
 use crate::config::{Config, SandboxConfig};
 use crate::error::Error;
 use crate::limits::Limits;
@@ -69,7 +69,7 @@ struct Inner {
 /// The configuration, and what follows from it for every script.
 struct Configured {
     config: Config,
-    namespaces: Arc<[Namespace]>,
+    namespaces: Arc<Namespaces>,
 }
 
 /// Sets up a [`Client`]. Made by [`Client::builder`].
@@ -407,13 +407,13 @@ impl Setup {
     }
 
     /// The allowed servers.
-    fn namespaces(&self, config: &Config) -> Arc<[Namespace]> {
+    fn namespaces(&self, config: &Config) -> Arc<Namespaces> {
         let mut names = self.server_names(config);
         names.retain(|name| match &self.allowed {
             Some(allowed) => allowed.contains(name),
             None => self.in_process(name).is_some() || !config.is_disabled(name),
         });
-        namespaces(&names).into()
+        Arc::new(Namespaces::new(&names))
     }
 
     fn in_process(&self, name: &str) -> Option<&Source> {
@@ -714,7 +714,7 @@ impl Inner {
     }
 
     /// The allowed servers.
-    fn namespaces(&self) -> Arc<[Namespace]> {
+    fn namespaces(&self) -> Arc<Namespaces> {
         Arc::clone(&self.configured().namespaces)
     }
 
@@ -796,17 +796,13 @@ impl Inner {
             return Err(Error::CodeModeOff);
         }
         let namespaces = self.namespaces();
-        let named: Vec<&str> = namespaces
-            .iter()
-            .filter(|space| has_word(&source, &space.script_name))
-            .map(|space| space.name.as_str())
-            .collect();
-        join_all(named.iter().map(|name| self.connect(name))).await;
+        let (named, servers) = namespaces.named_in(&source);
+        join_all(named.iter().map(|space| self.connect(&space.name))).await;
         let mut limits = self.limits.clone();
         limits.wall_time = options.timeout.unwrap_or(limits.wall_time);
         script::run(Run {
             source,
-            servers: namespaces.iter().map(|space| space.script_name.clone()).collect(),
+            servers,
             limits,
             isolation: self.setup.isolation,
             on_log: options.on_log,
@@ -835,18 +831,10 @@ impl Inner {
     }
 }
 
-/// Whether the identifier occurs in a source, comments and strings included.
-fn has_word(source: &str, word: &str) -> bool {
-    let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    source
-        .match_indices(word)
-        .any(|(at, _)| !source[..at].ends_with(part) && !source[at + word.len()..].starts_with(part))
-}
-
 /// The host's side of one script.
 struct ScriptDoor {
     client: Arc<Inner>,
-    namespaces: Arc<[Namespace]>,
+    namespaces: Arc<Namespaces>,
     log_progress: bool,
     /// What takes the log messages of each server, marked with its name; one each, so that what is said once is written once.
     logs: Mutex<HashMap<String, LogSink>>,
@@ -876,11 +864,11 @@ impl ScriptDoor {
             message,
             data: None,
         };
-        let Some(space) = self.namespaces.iter().find(|space| space.script_name == call.server) else {
-            let near = suggest(&call.server, self.namespaces.iter().map(|space| space.script_name.as_str()));
+        let Some(space) = self.namespaces.meant(&call.server) else {
+            let hint = self.namespaces.unknown(&call.server);
             return Err(fail(
                 FailureKind::UnknownServer,
-                format!("there is no server `{}`{}", call.server, did_you_mean(&near)),
+                format!("there is no server `{}`{hint}", start(&call.server)),
             ));
         };
         let unreachable = |error: Error| match error.kind() {
@@ -890,10 +878,10 @@ impl ScriptDoor {
         let session = self.client.connect(&space.name).await.map_err(unreachable)?;
         let tools = session.tools().await.map_err(unreachable)?;
         let Some(entry) = tools.resolve(&call.tool, call.by_name) else {
-            let hint = did_you_mean(&tools.suggest(&call.tool));
+            let hint = tools.unknown(&call.tool);
             return Err(fail(
                 FailureKind::UnknownTool,
-                format!("the server `{}` has no tool `{}`{hint}", call.server, call.tool),
+                format!("the server `{}` has no tool `{}`{hint}", call.server, start(&call.tool)),
             ));
         };
         let tool = &entry.tool;
