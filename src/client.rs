@@ -13,7 +13,7 @@ use rmcp::model::{
 };
 use serde_json::{Map, Value};
 
-use crate::catalog::{Catalog, Namespaces, SearchResults, start};
+use crate::catalog::{Catalog, Checked, Namespaces, SearchResults, start};
 use crate::config::{Config, SandboxConfig};
 use crate::error::Error;
 use crate::limits::Limits;
@@ -223,8 +223,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Hears what servers log (`notifications/message`), in order. Beside that, it goes to the logs of the scripts that have a call in
-    /// flight at that server.
+    /// Hears what servers log (`notifications/message`), in order. [`ExecuteOptions::server_logs`] puts it in a script's log too.
     #[doc(alias = "logging_callback")]
     pub fn on_logging<F>(
         mut self,
@@ -431,6 +430,8 @@ pub struct ExecuteOptions {
     pub on_log: Option<LogSink>,
     /// Whether the log tells how far calls are, where their servers say so.
     pub log_progress: bool,
+    /// Whether the log tells what servers log while a call to them is in flight.
+    pub server_logs: bool,
 }
 
 impl ExecuteOptions {
@@ -445,6 +446,14 @@ impl ExecuteOptions {
     #[must_use]
     pub fn log_progress(mut self, on: bool) -> Self {
         self.log_progress = on;
+        self
+    }
+
+    /// Sets whether the log tells what servers log (`notifications/message`) while a call to them is in flight, from
+    /// [`ClientBuilder::log_level`] on; off where this is not called, as servers choose these words, and a model reads them.
+    #[must_use]
+    pub fn server_logs(mut self, on: bool) -> Self {
+        self.server_logs = on;
         self
     }
 
@@ -810,6 +819,7 @@ impl Inner {
                 client: Arc::clone(self),
                 namespaces,
                 log_progress: options.log_progress,
+                server_logs: options.server_logs,
                 logs: Mutex::default(),
             }),
             compiling: self.setup.settings.compiling.clone(),
@@ -836,6 +846,7 @@ struct ScriptDoor {
     client: Arc<Inner>,
     namespaces: Arc<Namespaces>,
     log_progress: bool,
+    server_logs: bool,
     /// What takes the log messages of each server, marked with its name; one each, so that what is said once is written once.
     logs: Mutex<HashMap<String, LogSink>>,
 }
@@ -896,19 +907,24 @@ impl ScriptDoor {
             let (tools, call, server) = (Arc::clone(&tools), call.clone(), space.script_name.clone());
             let check = move || match tools.resolve(&call.tool, call.by_name) {
                 Some(entry) => entry.check(&server, arguments),
-                None => Ok(arguments),
+                None => Ok(Checked { arguments, digits: None }),
             };
             let checked = tokio::task::spawn_blocking(check).await;
             checked.unwrap_or_else(|error| Err(format!("the arguments could not be checked: {error}")))
         };
-        let arguments = checked.map_err(|message| fail(FailureKind::Arguments, message))?;
+        let Checked { arguments, digits } = checked.map_err(|message| fail(FailureKind::Arguments, message))?;
         // Where the script has less left than the call may take, it is the script's end that is told.
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = session.call_timeout().filter(|timeout| *timeout < left);
         let log = self.log_of(&space.script_name, log);
-        let mut options = CallOptions { timeout, on_log: Some(Arc::clone(&log)), ..CallOptions::default() };
+        let mut options = CallOptions {
+            timeout,
+            on_log: self.server_logs.then(|| Arc::clone(&log)),
+            digits: digits.map(Arc::new),
+            ..CallOptions::default()
+        };
         if self.log_progress {
-            let name = tool.name.clone();
+            let name = call.tool.clone();
             options = options.on_progress(move |progress| {
                 let total = progress.total.map(|total| format!(" of {total}")).unwrap_or_default();
                 let message = progress.message.as_ref().map(|message| format!(", {message}")).unwrap_or_default();
@@ -927,14 +943,18 @@ impl ScriptDoor {
                     ),
                 )
             }
-            Error::Call(failure) => Failure { server: call.server.clone(), ..*failure },
+            // It is named as the script does.
+            Error::Call(failure) => Failure { server: call.server.clone(), tool: call.tool.clone(), ..*failure },
             other => fail(other.kind().unwrap_or(FailureKind::Connection), other.to_string()),
         })?;
-        answer.into_script_value().map_err(|fault| Failure {
-            tool: tool.name.clone(),
-            data: fault.data,
-            ..fail(FailureKind::Tool, fault.message)
-        })
+        let is_wrapped = tool.wraps_result();
+        let value = if answer.is_large() {
+            let read = tokio::task::spawn_blocking(move || answer.into_script_value(is_wrapped)).await;
+            read.map_err(|error| fail(FailureKind::Answer, format!("the answer could not be read: {error}")))?
+        } else {
+            answer.into_script_value(is_wrapped)
+        };
+        value.map_err(|fault| Failure { data: fault.data, ..fail(FailureKind::Tool, fault.message) })
     }
 }
 

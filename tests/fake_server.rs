@@ -74,7 +74,7 @@ pub fn main(behaviour: &str) {
         if method == "tools/call" && request["params"]["name"] == "raw" {
             println!(
                 "{}",
-                json!({"jsonrpc": "2.0", "id": id, "result": {"content": [{"type": "text", "text": line}]}})
+                json!({"jsonrpc": "2.0", "id": id, "result": {"content": [{"type": "text", "text": format!("sent {line}")}]}})
             );
             continue;
         }

@@ -2,6 +2,7 @@
 //! over them. Knows neither how tools are listed nor how they are called.
 
 mod arguments;
+mod fit;
 mod names;
 mod schema;
 mod signature;
@@ -13,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+pub(crate) use arguments::Checked;
 use arguments::Checker;
 use names::{Meant, Names};
 
@@ -130,9 +132,9 @@ impl Entry {
     }
 
     /// The arguments as they are to be sent to the tool, or why not.
-    pub(crate) fn check(&self, server: &str, arguments: Map<String, Value>) -> Result<Map<String, Value>, String> {
+    pub(crate) fn check(&self, server: &str, arguments: Map<String, Value>) -> Result<Checked, String> {
         let checker = self.checker.get_or_init(|| Checker::new(&self.tool.input_schema).map(Box::new));
-        let Some(checker) = checker else { return Ok(arguments) };
+        let Some(checker) = checker else { return Ok(Checked { arguments, digits: None }) };
         checker.check(arguments).map_err(|problems| {
             let problems = problems.join("\n  ");
             format!("`{server}.{}` was not called: {problems}\n  {}", self.script_name, self.signature(server))
@@ -372,6 +374,19 @@ fn describe(namespace: &Namespace, entry: &Entry, detail: Detail) -> FoundTool {
         description: entry.tool.description.clone().filter(|_| detail != Detail::Names),
         signature: (detail != Detail::Names).then(|| entry.signature(&namespace.script_name)),
         input_schema: full.then(|| entry.tool.input_schema.clone()),
-        output_schema: entry.tool.output_schema.clone().filter(|_| full),
+        output_schema: full.then(|| output_schema(&entry.tool)).flatten(),
     }
+}
+
+/// The schema of what a script gets: without the wrapper that is taken off.
+fn output_schema(tool: &Tool) -> Option<Value> {
+    let schema = tool.output_schema.clone()?;
+    let Some(Value::Object(mut inner)) = schema["properties"].get("result").filter(|_| tool.wraps_result()).cloned()
+    else {
+        return Some(schema);
+    };
+    if let Some(definitions) = schema.get("$defs") {
+        inner.insert("$defs".into(), definitions.clone());
+    }
+    Some(Value::Object(inner))
 }

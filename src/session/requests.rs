@@ -2,11 +2,12 @@
 //! more input for, or makes a task of, to the end.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rmcp::model::{
     CallToolRequest, CallToolRequestParams, CancelTaskParams, CancelTaskRequest, ClientRequest, CompleteRequest,
-    GetPromptRequest, GetTaskParams, GetTaskRequest, InputRequests, InputResponses, ListPromptsRequest,
+    GetExtensions, GetPromptRequest, GetTaskParams, GetTaskRequest, InputRequests, InputResponses, ListPromptsRequest,
     ListResourceTemplatesRequest, ListResourcesRequest, ListToolsRequest, MetaObject, ReadResourceRequest,
     RequestMetaObject, ServerResult, SetLevelRequest, SetLevelRequestParams, SubscribeRequest, SubscribeRequestParams,
     UnsubscribeRequest, UnsubscribeRequestParams, UpdateTaskParams, UpdateTaskRequest,
@@ -19,7 +20,7 @@ use serde_json::{Map, Value};
 
 use super::callbacks::{Callbacks, Origin};
 use super::connection::{Connection, sign_of_life};
-use super::wire::typed_tools;
+use super::wire::{HasDigits, typed_tools};
 use crate::error::Error;
 use crate::middleware::{Answer, Params};
 use crate::tool::{CallOptions, Failure, FailureKind, Tool, ToolAnswer, ToolCall, ToolPage};
@@ -272,7 +273,11 @@ impl Exchange<'_> {
             .rounds(&options, |responses, state| {
                 let mut params = CallToolRequestParams::new(name.clone()).with_arguments(arguments.clone());
                 (params.input_responses, params.request_state) = (responses, state);
-                ClientRequest::CallToolRequest(CallToolRequest::new(params))
+                let mut request = ClientRequest::CallToolRequest(CallToolRequest::new(params));
+                if let Some(digits) = &options.digits {
+                    request.extensions_mut().insert(HasDigits(Arc::clone(digits)));
+                }
+                request
             })
             .await?;
         let read = |text: &str| -> Result<ToolAnswer, Trouble> {

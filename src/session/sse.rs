@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::connection::Opened;
 use super::http::{Endpoint, request_failed};
-use super::wire::{MESSAGE_BYTES, Wire, not_connected};
+use super::wire::{MESSAGE_BYTES, Wire, encoded, not_connected};
 use super::{ConfigPlace, SessionSettings};
 use crate::config::HttpConfig;
 use crate::error::Error;
@@ -124,7 +124,7 @@ impl Transport<RoleClient> for SseTransport {
         let wire = Arc::clone(&self.wire);
         async move {
             request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            *request.body_mut() = Some(serde_json::to_vec(&message)?.into());
+            *request.body_mut() = Some(encoded(&message)?.into());
             let post = async {
                 let mut response = server.send(request).await.map_err(|error| error.to_string())?;
                 let status = response.status();

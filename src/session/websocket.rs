@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
 use super::connection::Opened;
 use super::http::{Endpoint, request_failed};
-use super::wire::{MESSAGE_BYTES, Wire, not_connected};
+use super::wire::{MESSAGE_BYTES, Wire, encoded, not_connected};
 use super::{ConfigPlace, SessionSettings};
 use crate::config::HttpConfig;
 use crate::error::Error;
@@ -116,7 +116,7 @@ impl Transport<RoleClient> for WebSocketTransport {
         self.wire.sent(&message);
         let (writer, mut closed) = (Arc::clone(&self.writer), self.closed.subscribe());
         async move {
-            let text = serde_json::to_string(&message)?;
+            let text = encoded(&message)?;
             let write = async {
                 let mut writer = writer.lock().await;
                 let writer = writer.as_mut().ok_or_else(not_connected)?;
