@@ -15,7 +15,7 @@ use rmcp::model::{
 use rmcp::service::Peer;
 use serde_json::{Map, Value, json};
 
-use crate::catalog::{Catalog, Namespace, SearchResults, did_you_mean, namespaces, suggest};
+use crate::catalog::{Catalog, Checked, Namespaces, SearchResults, start};
 use crate::config::{Config, SandboxConfig};
 use crate::error::Error;
 use crate::limits::Limits;
@@ -73,7 +73,7 @@ struct Inner {
 /// The configuration, and what follows from it for every script.
 struct Configured {
     config: Config,
-    namespaces: Arc<[Namespace]>,
+    namespaces: Arc<Namespaces>,
 }
 
 /// Sets up a [`Client`]. Made by [`Client::builder`].
@@ -234,8 +234,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Hears what servers log (`notifications/message`), in order. Beside that, it goes to the logs of the scripts that have a call in
-    /// flight at that server.
+    /// Hears what servers log (`notifications/message`), in order. [`ExecuteOptions::server_logs`] puts it in a script's log too.
     #[doc(alias = "logging_callback")]
     pub fn on_logging<F>(
         mut self,
@@ -419,13 +418,13 @@ impl Setup {
     }
 
     /// The allowed servers.
-    fn namespaces(&self, config: &Config) -> Arc<[Namespace]> {
+    fn namespaces(&self, config: &Config) -> Arc<Namespaces> {
         let mut names = self.server_names(config);
         names.retain(|name| match &self.allowed {
             Some(allowed) => allowed.contains(name),
             None => self.in_process(name).is_some() || !config.is_disabled(name),
         });
-        namespaces(&names).into()
+        Arc::new(Namespaces::new(&names))
     }
 
     fn in_process(&self, name: &str) -> Option<&Source> {
@@ -443,6 +442,8 @@ pub struct ExecuteOptions {
     pub on_log: Option<LogSink>,
     /// Whether the log tells how far calls are, where their servers say so.
     pub log_progress: bool,
+    /// Whether the log tells what servers log while a call to them is in flight.
+    pub server_logs: bool,
 }
 
 impl ExecuteOptions {
@@ -457,6 +458,14 @@ impl ExecuteOptions {
     #[must_use]
     pub fn log_progress(mut self, on: bool) -> Self {
         self.log_progress = on;
+        self
+    }
+
+    /// Sets whether the log tells what servers log (`notifications/message`) while a call to them is in flight, from
+    /// [`ClientBuilder::log_level`] on; off where this is not called, as servers choose these words, and a model reads them.
+    #[must_use]
+    pub fn server_logs(mut self, on: bool) -> Self {
+        self.server_logs = on;
         self
     }
 
@@ -750,7 +759,7 @@ impl Inner {
     }
 
     /// The allowed servers.
-    fn namespaces(&self) -> Arc<[Namespace]> {
+    fn namespaces(&self) -> Arc<Namespaces> {
         Arc::clone(&self.configured().namespaces)
     }
 
@@ -832,17 +841,13 @@ impl Inner {
             return Err(Error::CodeModeOff);
         }
         let namespaces = self.namespaces();
-        let named: Vec<&str> = namespaces
-            .iter()
-            .filter(|space| has_word(&source, &space.script_name))
-            .map(|space| space.name.as_str())
-            .collect();
-        join_all(named.iter().map(|name| self.connect(name))).await;
+        let (named, servers) = namespaces.named_in(&source);
+        join_all(named.iter().map(|space| self.connect(&space.name))).await;
         let mut limits = self.limits.clone();
         limits.wall_time = options.timeout.unwrap_or(limits.wall_time);
         script::run(Run {
             source,
-            servers: namespaces.iter().map(|space| space.script_name.clone()).collect(),
+            servers,
             limits,
             isolation: self.setup.isolation,
             on_log: options.on_log,
@@ -850,6 +855,7 @@ impl Inner {
                 client: Arc::clone(self),
                 namespaces,
                 log_progress: options.log_progress,
+                server_logs: options.server_logs,
                 logs: Mutex::default(),
             }),
             compiling: self.setup.settings.compiling.clone(),
@@ -864,14 +870,6 @@ impl Inner {
         let servers = namespaces.iter().cloned().zip(tools).collect();
         Catalog { servers }
     }
-}
-
-/// Whether the identifier occurs in a source, comments and strings included.
-fn has_word(source: &str, word: &str) -> bool {
-    let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    source
-        .match_indices(word)
-        .any(|(at, _)| !source[..at].ends_with(part) && !source[at + word.len()..].starts_with(part))
 }
 
 /// Tells a script that tries again, and `retry`, when that may go better, or that the script has no time for it.
@@ -899,8 +897,9 @@ fn in_seconds(time: Duration) -> f64 {
 /// The host's side of one script.
 struct ScriptDoor {
     client: Arc<Inner>,
-    namespaces: Arc<[Namespace]>,
+    namespaces: Arc<Namespaces>,
     log_progress: bool,
+    server_logs: bool,
     /// What takes the log messages of each server, marked with its name; one each, so that what is said once is written once.
     logs: Mutex<HashMap<String, LogSink>>,
 }
@@ -929,11 +928,11 @@ impl ScriptDoor {
             message,
             data: None,
         };
-        let Some(space) = self.namespaces.iter().find(|space| space.script_name == call.server) else {
-            let near = suggest(&call.server, self.namespaces.iter().map(|space| space.script_name.as_str()));
+        let Some(space) = self.namespaces.meant(&call.server) else {
+            let hint = self.namespaces.unknown(&call.server);
             return Err(fail(
                 FailureKind::UnknownServer,
-                format!("there is no server `{}`{}", call.server, did_you_mean(&near)),
+                format!("there is no server `{}`{hint}", start(&call.server)),
             ));
         };
         let unreachable = |error: Error| match error.kind() {
@@ -950,10 +949,10 @@ impl ScriptDoor {
         })?;
         let tools = session.tools().await.map_err(unreachable)?;
         let Some(entry) = tools.resolve(&call.tool, call.by_name) else {
-            let hint = did_you_mean(&tools.suggest(&call.tool));
+            let hint = tools.unknown(&call.tool);
             return Err(fail(
                 FailureKind::UnknownTool,
-                format!("the server `{}` has no tool `{}`{hint}", call.server, call.tool),
+                format!("the server `{}` has no tool `{}`{hint}", call.server, start(&call.tool)),
             ));
         };
         let tool = &entry.tool;
@@ -968,19 +967,24 @@ impl ScriptDoor {
             let (tools, call, server) = (Arc::clone(&tools), call.clone(), space.script_name.clone());
             let check = move || match tools.resolve(&call.tool, call.by_name) {
                 Some(entry) => entry.check(&server, arguments),
-                None => Ok(arguments),
+                None => Ok(Checked { arguments, digits: None }),
             };
             let checked = tokio::task::spawn_blocking(check).await;
             checked.unwrap_or_else(|error| Err(format!("the arguments could not be checked: {error}")))
         };
-        let arguments = checked.map_err(|message| fail(FailureKind::Arguments, message))?;
+        let Checked { arguments, digits } = checked.map_err(|message| fail(FailureKind::Arguments, message))?;
         // Where the script has less left than the call may take, it is the script's end that is told.
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = session.call_timeout().filter(|timeout| *timeout < left);
         let log = self.log_of(&space.script_name, log);
-        let mut options = CallOptions { silence: timeout, on_log: Some(Arc::clone(&log)), ..CallOptions::default() };
+        let mut options = CallOptions {
+            silence: timeout,
+            on_log: self.server_logs.then(|| Arc::clone(&log)),
+            digits: digits.map(Arc::new),
+            ..CallOptions::default()
+        };
         if self.log_progress {
-            let name = tool.name.clone();
+            let name = call.tool.clone();
             options = options.on_progress(move |progress| {
                 let total = progress.total.map(|total| format!(" of {total}")).unwrap_or_default();
                 let message = progress.message.as_ref().map(|message| format!(", {message}")).unwrap_or_default();
@@ -999,14 +1003,18 @@ impl ScriptDoor {
                     ),
                 )
             }
-            Error::Call(failure) => Failure { server: call.server.clone(), ..*failure },
+            // It is named as the script does.
+            Error::Call(failure) => Failure { server: call.server.clone(), tool: call.tool.clone(), ..*failure },
             other => fail(other.kind().unwrap_or(FailureKind::Connection), other.to_string()),
         })?;
-        answer.into_script_value().map_err(|fault| Failure {
-            tool: tool.name.clone(),
-            data: fault.data,
-            ..fail(FailureKind::Tool, fault.message)
-        })
+        let is_wrapped = tool.wraps_result();
+        let value = if answer.is_large() {
+            let read = tokio::task::spawn_blocking(move || answer.into_script_value(is_wrapped)).await;
+            read.map_err(|error| fail(FailureKind::Answer, format!("the answer could not be read: {error}")))?
+        } else {
+            answer.into_script_value(is_wrapped)
+        };
+        value.map_err(|fault| Failure { data: fault.data, ..fail(FailureKind::Tool, fault.message) })
     }
 }
 

@@ -1,5 +1,8 @@
 //! Plain data about tools: what a server offers, what a call answers, how it fails. Knows neither scripts nor sessions.
 
+mod digits;
+mod repeated;
+
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,6 +11,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+
+pub(crate) use digits::{Digits, WithDigits};
+
+/// From so many bytes on, an answer is read elsewhere than where answers of others wait.
+const LARGE: usize = 256 << 10;
 
 /// A tool as its server describes it ([MCP, tools](https://modelcontextprotocol.io/specification/2025-11-25/server/tools)).
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -56,6 +64,11 @@ impl Tool {
         })
     }
 
+    /// Whether `FastMCP` puts what it gives in an object with `result`, as answers have to be objects.
+    pub(crate) fn wraps_result(&self) -> bool {
+        self.output_schema.as_ref().is_some_and(|schema| schema["x-fastmcp-wrap-result"] == true)
+    }
+
     /// Whether it can only be called as a task (protocol 2025-11-25).
     pub(crate) fn runs_as_task(&self) -> bool {
         self.execution.as_ref().is_some_and(|execution| execution["taskSupport"] == "required")
@@ -94,6 +107,8 @@ pub struct ToolAnswer {
     content: Vec<Box<RawValue>>,
     #[serde(default, rename = "structuredContent")]
     structured: Option<Box<RawValue>>,
+    #[serde(default, rename = "_meta")]
+    meta: Option<Box<RawValue>>,
     #[serde(default, rename = "isError", deserialize_with = "null_is_default")]
     is_error: bool,
     /// `input_required` where the server wants something before it goes on (protocol 2026-07-28).
@@ -181,29 +196,41 @@ impl ToolAnswer {
             .filter(|value: &Value| !value.is_null())
     }
 
+    /// Whether reading it takes long enough to be done elsewhere.
+    pub(crate) fn is_large(&self) -> bool {
+        let size = |json: &RawValue| json.get().len();
+        self.structured.as_deref().map_or(0, size) + self.content.iter().map(|block| size(block)).sum::<usize>() > LARGE
+    }
+
+    /// Whether `FastMCP` says that it put what the tool gave in an object.
+    fn is_wrapped(&self) -> bool {
+        let meta = self.meta.as_ref().and_then(|meta| serde_json::from_str::<Value>(meta.get()).ok());
+        meta.is_some_and(|meta| meta["fastmcp"]["wrap_result"] == true)
+    }
+
     /// The JSON text that a script sees.
     ///
-    /// In this order: structured content; one text block that is JSON; one text block as a string; `null` where there are no
-    /// blocks; else all blocks as an array of maps. No block is lost: those that structured content does not repeat are in its
-    /// `_content`.
-    pub(crate) fn into_script_value(self) -> Result<String, ToolFault> {
+    /// In this order: structured content, out of its wrapper where the tool or the answer says that it has one; one text block that is a
+    /// JSON object or array; one text block as a string; `null` where there are no blocks; else all blocks as an array of maps. No block is
+    /// lost: those that structured content does not repeat are in its `_content`.
+    pub(crate) fn into_script_value(self, is_wrapped: bool) -> Result<String, ToolFault> {
         if self.is_error {
             return Err(self.into_fault());
         }
         let blocks = self.content.as_slice();
         if let Some(structured) = self.structured.as_ref().map(|json| json.get()).filter(|json| *json != "null") {
-            let texts: Vec<Option<String>> = blocks.iter().map(|block| as_text(block)).collect();
-            let repeated = is_repeated(structured, &texts.iter().flatten().map(String::as_str).collect::<Vec<_>>());
-            let others = blocks.iter().zip(&texts).filter(|(_, text)| !repeated || text.is_none());
+            let repeated = repeated::repeated(structured, blocks);
+            let others = blocks.iter().zip(repeated).filter(|(_, repeated)| !repeated);
             let others: Vec<&str> = others.map(|(block, _)| block.get()).collect();
-            return Ok(if others.is_empty() { structured.into() } else { with_content(structured, &others) });
+            let value = unwrapped(structured).filter(|_| is_wrapped || self.is_wrapped()).unwrap_or(structured);
+            return Ok(if others.is_empty() { value.into() } else { with_content(value, &others) });
         }
         let text = match blocks {
             [only] => as_text(only),
             _ => None,
         };
         Ok(match (text, blocks) {
-            (Some(text), _) if serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok() => text,
+            (Some(text), _) if is_json(&text) => text,
             (Some(text), _) => Value::String(text).to_string(),
             (None, []) => "null".into(),
             (None, blocks) => array(blocks.iter().map(|block| block.get())),
@@ -237,43 +264,20 @@ fn array<'a>(items: impl Iterator<Item = &'a str>) -> String {
     format!("[{}]", items.collect::<Vec<_>>().join(","))
 }
 
-/// Whether the texts say nothing that the structured content does not: servers repeat it as text for clients that know no other, some
-/// after wrapping a plain value as `{"result": …}`, some with one text for each item of a list.
-fn is_repeated(structured: &str, texts: &[&str]) -> bool {
-    if texts.is_empty() || matches!(texts, [text] if is_same_json(text, structured)) {
-        return true;
+/// The value in an object that has nothing but `result`.
+fn unwrapped(structured: &str) -> Option<&str> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Wrapped<'a> {
+        #[serde(borrow)]
+        result: &'a RawValue,
     }
-    let Ok(structured) = serde_json::from_str::<Value>(structured) else { return false };
-    let wrapped = structured.as_object().filter(|object| object.len() == 1).and_then(|object| object.get("result"));
-    let says = |text: &str, value: &Value| {
-        value.as_str() == Some(text) || serde_json::from_str::<Value>(text).is_ok_and(|text| text == *value)
-    };
-    match (texts, wrapped) {
-        ([text], None) => says(text, &structured),
-        ([text], Some(value)) if says(text, value) || says(text, &structured) => true,
-        (texts, Some(Value::Array(items))) => {
-            items.len() == texts.len() && items.iter().zip(texts).all(|(item, text)| says(text, item))
-        }
-        _ => false,
-    }
+    Some(serde_json::from_str::<Wrapped>(structured).ok()?.result.get())
 }
 
-/// Whether two JSON texts are the same but for white space between tokens; `false` also where only a parser could tell.
-fn is_same_json(a: &str, b: &str) -> bool {
-    fn tokens(text: &str) -> impl Iterator<Item = u8> {
-        let (mut in_string, mut escaped) = (false, false);
-        text.bytes().filter(move |byte| {
-            let keep = in_string || !byte.is_ascii_whitespace();
-            if in_string {
-                in_string = escaped || *byte != b'"';
-                escaped = !escaped && *byte == b'\\';
-            } else {
-                in_string = *byte == b'"';
-            }
-            keep
-        })
-    }
-    tokens(a).eq(tokens(b))
+/// Whether a text is meant as JSON: others that a parser would take, such as `10115`, `1.10` or `null`, are texts to whoever wrote them.
+fn is_json(text: &str) -> bool {
+    text.trim_start().starts_with(['{', '[']) && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
 fn with_content(structured: &str, blocks: &[&str]) -> String {
@@ -332,6 +336,8 @@ pub struct CallOptions {
     pub(crate) on_log: Option<LogSink>,
     /// How long to wait for a sign of life from the server: the answer, or a message of progress.
     pub(crate) silence: Option<Duration>,
+    /// Strings among the arguments that are sent as integers.
+    pub(crate) digits: Option<Arc<Digits>>,
 }
 
 impl CallOptions {

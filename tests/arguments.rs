@@ -3,17 +3,20 @@
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
-use rhaiway::{Detail, Execution};
+use rhaiway::middleware::{CallTool, Middleware, Next, Request, async_trait};
+use rhaiway::{Client, Detail, Error, Execution, ToolAnswer};
 use serde_json::{Value, json};
 
 use crate::fake_server;
-use crate::support::{Ignored, client, demo, run, test, value};
+use crate::support::{self, Ignored, builder, client, demo, run, test, value};
 
 pub fn tests() -> Vec<Trial> {
     vec![
         test("arguments::what_is_wrong_is_told", what_is_wrong),
         test("arguments::the_server_is_not_called", not_called),
         test("arguments::what_is_not_clearly_wrong_is_sent", not_clearly_wrong),
+        test("arguments::integers_are_sent_where_the_schema_wants_them", integers),
+        test("arguments::digits_pass_middleware_as_strings", digits_and_middleware),
         test("arguments::a_schema_that_is_no_use_stops_no_call", no_use),
         test("arguments::no_schema_takes_long", no_schema_takes_long),
         test("arguments::what_is_not_given_is_left_out", left_out),
@@ -151,7 +154,6 @@ async fn arrives(cases: &[(&str, &str, Value)]) {
 
 async fn not_clearly_wrong() -> Result<(), Ignored> {
     arrives(&[
-        ("typed", "#{owner: \"a\", number: 5.0}", json!({"owner": "a", "number": 5.0})),
         ("open_ended", "#{title: \"a\", tite: \"b\"}", json!({"title": "a", "tite": "b"})),
         ("sloppy", "#{site: \"no URI\"}", json!({"site": "no URI"})),
         ("sloppy", "#{both: 5}", json!({"both": 5})),
@@ -160,6 +162,101 @@ async fn not_clearly_wrong() -> Result<(), Ignored> {
         ("tagged", "#{shape: \"round\"}", json!({"shape": "round"})),
     ])
     .await;
+    Ok(())
+}
+
+/// What a tool was sent, as it stood in the message, for these arguments.
+async fn sent(client: &Client, given: &str) -> String {
+    let line = value(run(client, &format!("fake.raw({given})")).await);
+    let line = line.as_str().map_or_else(|| line.to_string(), String::from);
+    let (_, arguments) = line.split_once("\"arguments\":").unwrap();
+    // A map of ours has no braces inside of strings.
+    let mut depth = 0;
+    let end = arguments.find(|c| {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        depth == 0
+    });
+    arguments[..=end.unwrap()].into()
+}
+
+async fn integers() -> Result<(), Ignored> {
+    let integer = json!({"type": "integer"});
+    let properties = json!({
+        "limit": integer, "page": {"anyOf": [integer, {"type": "null"}]}, "ids": {"type": "array", "items": integer},
+        "window": {"type": "object", "properties": {"days": integer}}, "ratio": {"type": "number"}, "text": {"type": "string"}, "any": {},
+        "of": {"$ref": "#/$defs/Count"},
+    });
+    let schema = json!({"type": "object", "properties": properties, "$defs": {"Count": integer}});
+    let stats = r#"{"content":[],"structuredContent":{"total":30.0,"id":123456789012345678901234567890,"half":18446744073709551615}}"#;
+    let tools = [json!({"name": "raw", "inputSchema": schema}), fake_server::tool("stats")];
+    let server = fake_server::scripted(&tools, &[("stats", stats)]);
+    let client = client(json!({"fake": server}));
+    for (given, expected) in [
+        ("#{limit: fake.stats().total}", r#"{"limit":30}"#),
+        ("#{limit: (7.5).floor(), page: [2, 4].avg()}", r#"{"limit":7,"page":3}"#),
+        ("#{ids: [1.0, 2.0], window: #{days: 7.0, hours: 1.0}}", r#"{"ids":[1,2],"window":{"days":7,"hours":1.0}}"#),
+        ("#{of: 5.0}", r#"{"of":5}"#),
+        ("#{ratio: 2.0, any: 2.0}", r#"{"any":2.0,"ratio":2.0}"#),
+        // Digits that a script got as a string go back as they came.
+        (
+            "#{limit: fake.stats().id, page: fake.stats().half}",
+            r#"{"limit":123456789012345678901234567890,"page":18446744073709551615}"#,
+        ),
+        ("#{ids: [1, fake.stats().id]}", r#"{"ids":[1,123456789012345678901234567890]}"#),
+        (
+            "#{text: fake.stats().id, any: fake.stats().id}",
+            r#"{"any":"123456789012345678901234567890","text":"123456789012345678901234567890"}"#,
+        ),
+    ] {
+        assert_eq!(sent(&client, given).await, expected, "{given}");
+    }
+    for (given, problem) in [
+        ("limit: 7.5", "`limit` has to be an integer, and was given 7.5"),
+        ("limit: \"12\"", "`limit` has to be an integer, and was given the string \"12\""),
+        ("window: #{days: 0.5}", "`window.days` has to be an integer, and was given 0.5"),
+    ] {
+        let execution = run(&client, &format!("fake.raw(#{{{given}}})")).await;
+        assert!(refused(&execution).contains(problem), "{}", refused(&execution));
+    }
+    client.close_all_sessions().await;
+    // Where not all of a schema is known, what is known of it holds.
+    let schema = json!({"type": "object", "properties": {"limit": {"type": "integer"}, "elsewhere": {"$ref": "https://example.com/schema"}}});
+    let tools = [json!({"name": "raw", "inputSchema": schema})];
+    let client = support::client(json!({"fake": fake_server::scripted(&tools, &[])}));
+    assert_eq!(sent(&client, "#{limit: 2.0, elsewhere: 2.0}").await, r#"{"elsewhere":2.0,"limit":2}"#);
+    client.close_all_sessions().await;
+    Ok(())
+}
+
+/// Sees the arguments of calls, and changes a page.
+struct Changes;
+
+#[async_trait]
+impl Middleware for Changes {
+    async fn on_call_tool(
+        &self,
+        mut request: Request<CallTool>,
+        next: Next<'_, CallTool>,
+    ) -> Result<ToolAnswer, Error> {
+        if let Some(page) = request.params.arguments.get_mut("page") {
+            assert_eq!(page.as_str(), Some("123456789012345678901234567890"));
+            *page = json!("changed");
+        }
+        next.run(request).await
+    }
+}
+
+async fn digits_and_middleware() -> Result<(), Ignored> {
+    let integer = json!({"type": "integer"});
+    let schema = json!({"type": "object", "properties": {"limit": integer, "page": integer}});
+    let server = fake_server::scripted(&[json!({"name": "raw", "inputSchema": schema})], &[]);
+    let client = builder(json!({"fake": server})).middleware(Changes).build().unwrap();
+    let long = "\"123456789012345678901234567890\"";
+    assert_eq!(
+        sent(&client, &format!("#{{limit: {long}, page: {long}}}")).await,
+        r#"{"limit":123456789012345678901234567890,"page":"changed"}"#
+    );
+    client.close_all_sessions().await;
     Ok(())
 }
 

@@ -26,6 +26,10 @@ pub fn tests() -> Vec<Trial> {
         test("client::lists_are_cached_until_they_change", lists_are_cached),
         test("client::odd_tools_do_not_lose_the_list", odd_tools),
         test("client::colliding_names_are_all_reachable", colliding_names),
+        test("client::a_name_never_comes_to_mean_another_tool", names_stay),
+        test("client::a_name_never_comes_to_mean_another_server", server_names_stay),
+        test("client::of_tools_with_one_name_the_first_is_kept", listed_twice),
+        test("client::long_names_cost_no_time_and_no_space", long_names),
         test("client::a_banner_on_stdout_is_skipped", banner),
         test("client::answers_reach_scripts_as_the_server_meant_them", answers),
         test("client::dropping_a_run_cancels_its_calls", dropping_a_run),
@@ -342,40 +346,155 @@ async fn odd_tools() -> Result<(), Ignored> {
 }
 
 async fn colliding_names() -> Result<(), Ignored> {
-    let client = client(json!({"a-b": fake_server::entry("collisions"), "a.b": demo(), "fn": demo()}));
-    assert_eq!(value(run(&client, "__tool_namespaces").await), json!(["a_b", "a_b_2", "fn_"]));
+    let servers = json!({"a-b": fake_server::entry("collisions"), "a.b": demo(), "fn": demo()});
+    let client = client(servers);
+    // The first is `a_b` with a digest of `a-b`.
+    let [first, second] = ["a_b_ab628bfc", "a_b_08b91858"];
+    assert_eq!(value(run(&client, "__tool_namespaces").await), json!([first, second, "fn_"]));
     let found = client.search_tools("", Detail::Names).await;
     let names: Vec<_> = found
         .results
         .iter()
-        .filter(|tool| tool.server == "a_b")
+        .filter(|tool| tool.server == first)
         .map(|tool| (tool.name.as_str(), tool.tool_name.as_deref()))
         .collect();
     assert_eq!(
         names,
         [
-            ("list_files_2", Some("list-files")),
-            ("list_files_3", Some("list.files")),
+            ("list_files_444c4831", Some("list-files")),
+            ("list_files_f12af19f", Some("list.files")),
             ("list_files", None),
             ("_3d", Some("3d")),
             ("if", None),
             ("call", None),
             ("len", None),
             ("print", None),
-            ("tool", Some("日本")),
+            ("RiBen", Some("日本")),
             ("type_of", None),
             ("is_shared", None),
         ]
     );
-    let script = "let out = []; for tool in search_tools(\"\", \"names\").results { if tool.server == \"a_b\" { out.push(a_b.call_tool(tool.name).tool); } }
-        [out, a_b.list_files().tool, a_b.list_files_2().tool, a_b.list_files_3().tool, a_b._3d().tool, a_b.if().tool, a_b.tool().tool,
-         a_b.call_tool(\"list.files\").tool, a_b_2.list_users().users.len(), fn_.list_users().users.len()]";
+    let script = "let out = []; for tool in search_tools(\"\", \"names\").results { if tool.server == \"FIRST\" { out.push(FIRST.call_tool(tool.name).tool); } }
+        [out, FIRST.list_files().tool, FIRST.list_files_444c4831().tool, FIRST.list_files_f12af19f().tool, FIRST._3d().tool, FIRST.if().tool,
+         FIRST.RiBen().tool, FIRST.RiBen_fb52b4c8().tool, FIRST.call_tool(\"list.files\").tool, SECOND.list_users().users.len(), fn_.list_users().users.len()]";
     let all =
         ["list-files", "list.files", "list_files", "3d", "if", "call", "len", "print", "日本", "type_of", "is_shared"];
     assert_eq!(
-        value(run(&client, script).await),
-        json!([all, "list_files", "list-files", "list.files", "3d", "if", "日本", "list.files", 5, 5])
+        value(run(&client, &script.replace("FIRST", first).replace("SECOND", second)).await),
+        json!([all, "list_files", "list-files", "list.files", "3d", "if", "日本", "日本", "list.files", 5, 5])
     );
+    client.close_all_sessions().await;
+    Ok(())
+}
+
+/// What a script comes to: its value, or the message of its error.
+async fn told(client: &Client, code: &str) -> Value {
+    let execution = run(client, code).await;
+    execution.error.map_or(execution.result, |error| json!(format!("{}: {}", error.kind.as_str(), error.message)))
+}
+
+async fn names_stay() -> Result<(), Ignored> {
+    // Each call, and what it comes to on a server with these tools, in whatever order.
+    let neither = "unknown_tool: the server `it` has no tool `order_get`, as 2 have names that come to that: write";
+    let [dot, hyphen] = ["`order_get_cd109c10` (`order.get`)", "`order_get_7df67baf` (`order-get`)"];
+    let gone = "unknown_tool: the server `it` has no tool `order_get_cd109c10`";
+    for (tools, plain, with_digest, is_own) in [
+        (vec!["order.get"], "order.get", "order.get", false),
+        (vec!["order.get", "other"], "order.get", "order.get", false),
+        (vec!["order.get", "order-get"], "", "order.get", false),
+        (vec!["order-get", "order.get"], "", "order.get", false),
+        (vec!["order.get", "order_get", "order-get"], "order_get", "order.get", true),
+        (vec!["order_get", "order-get", "order.get"], "order_get", "order.get", true),
+        (vec!["order-get", "order_get"], "order_get", "", true),
+    ] {
+        let listed: Vec<Value> = tools.iter().map(|name| fake_server::tool(name)).collect();
+        let client = client(json!({"it": fake_server::scripted(&listed, &[])}));
+        let called = told(&client, "it.order_get().tool").await;
+        if plain.is_empty() {
+            let (first, second) = if tools[0] == "order.get" { (dot, hyphen) } else { (hyphen, dot) };
+            assert_eq!(called, json!(format!("{neither} {first} or {second}")), "{tools:?}");
+        } else {
+            assert_eq!(called, json!(plain), "{tools:?}");
+        }
+        let called = told(&client, "it.order_get_cd109c10().tool").await;
+        if with_digest.is_empty() {
+            assert!(called.as_str().unwrap().starts_with(gone), "{called}");
+        } else {
+            assert_eq!(called, json!(with_digest), "{tools:?}");
+        }
+        for name in &tools {
+            assert_eq!(told(&client, &format!("it.call_tool({name:?}).tool")).await, json!(name));
+        }
+        // What a search shows is what can be called.
+        for found in client.search_tools("order", Detail::Names).await.results {
+            let own = found.tool_name.clone().unwrap_or_else(|| found.name.clone());
+            assert_eq!(told(&client, &format!("it.{}().tool", found.name)).await, json!(own), "{tools:?}");
+            assert_eq!(found.name == "order_get", own == "order_get" || (!is_own && plain == own), "{tools:?}");
+        }
+        client.close_all_sessions().await;
+    }
+    Ok(())
+}
+
+async fn server_names_stay() -> Result<(), Ignored> {
+    let server = |name: &str| fake_server::scripted(&[fake_server::tool(name)], &[]);
+    let both = client(json!({"a.b": server("dot"), "a-b": server("hyphen")}));
+    assert_eq!(told(&both, "a_b_08b91858.dot().tool").await, json!("dot"));
+    assert_eq!(told(&both, "fn f() { a_b_ab628bfc.hyphen().tool } f()").await, json!("hyphen"));
+    assert_eq!(
+        told(&both, "a_b.dot()").await,
+        json!(
+            "unknown_server: there is no server `a_b`, as 2 have names that come to that: write `a_b_08b91858` (`a.b`) or \
+             `a_b_ab628bfc` (`a-b`)"
+        )
+    );
+    both.close_all_sessions().await;
+    // The name with the digest is one also where it need not be, and never another server's.
+    let one = client(json!({"a.b": server("dot")}));
+    assert_eq!(told(&one, "[a_b.dot().tool, a_b_08b91858.dot().tool]").await, json!(["dot", "dot"]));
+    assert_eq!(told(&one, "__tool_namespaces").await, json!(["a_b"]));
+    let unknown = "runtime: there is no variable or server `a_b_ab628bfc`";
+    let said = told(&one, "a_b_ab628bfc.dot()").await;
+    assert!(said.as_str().unwrap().starts_with(unknown), "{said}");
+    one.close_all_sessions().await;
+    let own = client(json!({"a.b": server("dot"), "a_b": server("own")}));
+    assert_eq!(told(&own, "[a_b.own().tool, a_b_08b91858.dot().tool]").await, json!(["own", "dot"]));
+    own.close_all_sessions().await;
+    Ok(())
+}
+
+async fn listed_twice() -> Result<(), Ignored> {
+    let described =
+        |name: &str, words: &str| json!({"name": name, "description": words, "inputSchema": {"type": "object"}});
+    let tools = [described("same", "first"), described("other", ""), described("same", "second")];
+    let client = client(json!({"it": fake_server::scripted(&tools, &[])}));
+    let found = client.search_tools("", Detail::Descriptions).await;
+    let names: Vec<_> = found.results.iter().map(|tool| (&*tool.name, tool.description.as_deref())).collect();
+    assert_eq!(names, [("same", Some("first")), ("other", Some(""))]);
+    assert_eq!(told(&client, "it.same().tool").await, json!("same"));
+    client.close_all_sessions().await;
+    Ok(())
+}
+
+async fn long_names() -> Result<(), Ignored> {
+    // Of ten million characters, as a list may have, and many that are near to what is asked for.
+    let mut tools = vec![fake_server::tool(&"-".repeat(100_000)), fake_server::tool(&"x".repeat(100_000))];
+    tools.extend((0..200).map(|index| fake_server::tool(&format!("tool-{index}-{}", "y".repeat(60)))));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tools.json");
+    std::fs::write(&file, json!({"tools": tools}).to_string()).unwrap();
+    let client = client(json!({"it": fake_server::entry(&format!("file:{}", file.display()))}));
+    let found = client.search_tools("", Detail::Descriptions).await;
+    assert_eq!(found.results.len(), tools.len());
+    for tool in &found.results {
+        assert!(tool.name.len() <= 128 && tool.signature.as_ref().unwrap().len() < 200, "{}", tool.name.len());
+    }
+    let code = format!("it.{}().tool.len()", found.results[1].name);
+    assert_eq!(told(&client, &code).await, json!(100_000));
+    let start = Instant::now();
+    let said = told(&client, &format!("it.call_tool(\"{}\")", "x".repeat(50_000))).await;
+    assert!(said.as_str().unwrap().len() < 1000, "{said}");
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     client.close_all_sessions().await;
     Ok(())
 }
@@ -399,10 +518,7 @@ async fn answers() -> Result<(), Ignored> {
             json!({"a": 1, "_content": [{"type": "text", "text": "x"}, {"type": "image", "data": "AAEC", "mimeType": "image/png"}]}),
         ),
         ("structured_list", json!({"result": ["a", 2]})),
-        (
-            "structured_warning",
-            json!({"a": 1, "_content": [{"type": "text", "text": "{ \"a\": 1 }"}, {"type": "text", "text": "truncated"}]}),
-        ),
+        ("structured_warning", json!({"a": 1, "_content": [{"type": "text", "text": "truncated"}]})),
         (
             "two_blocks",
             json!([

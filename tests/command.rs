@@ -22,6 +22,7 @@ pub fn tests() -> Vec<Trial> {
         test("command::bad_input_has_its_message_and_exit_code", bad_input),
         test("command::unreachable_servers_have_their_exit_code", unreachable_servers),
         test("command::tools_are_listed_and_searched", tools),
+        test("command::servers_that_list_no_tools_are_told_of", tools_that_are_not_listed),
         test("command::a_broken_cache_file_is_rebuilt", a_broken_cache_file),
         test("command::little_address_space_is_enough", little_address_space),
         test("command::a_signal_ends_the_servers_too", a_signal),
@@ -277,6 +278,13 @@ async fn tools() -> Result<(), Ignored> {
     assert!(ran.stdout.contains("demo.get_issue(#{number: integer})\n    Gets one issue"), "{}", ran.stdout);
     let ran = rhaiway(&["tools", "close", "--detail", "full"]).await;
     assert!(ran.stdout.starts_with("demo.close_issue(#{number: integer, reason?: string})\n"), "{}", ran.stdout);
+    let schemas: Vec<&str> = ran.stdout.split("\n    takes ").nth(1).unwrap().split("\n    gives ").collect();
+    let [takes, gives] = schemas[..] else { panic!("{}", ran.stdout) };
+    assert!(takes.starts_with("{\n      \"") && takes.ends_with("\n    }"), "{takes}");
+    let takes: Value = serde_json::from_str(takes).unwrap();
+    assert_eq!((&takes["type"], &takes["required"]), (&json!("object"), &json!(["number"])));
+    assert!(gives.starts_with("{\n      \""), "{gives}");
+    assert!(!rhaiway(&["tools", "close"]).await.stdout.contains("takes {"));
     assert_eq!(rhaiway(&["tools", "close", "--detail", "names"]).await.stdout.lines().next(), Some("demo.close_issue"));
     let ran = rhaiway(&["tools", "close", "--json", "--detail", "full"]).await;
     let out: Value = serde_json::from_str(&ran.stdout).unwrap();
@@ -284,6 +292,29 @@ async fn tools() -> Result<(), Ignored> {
     assert_eq!(out["meta"]["namespaces"], json!(["demo"]));
     assert_eq!(out["results"][0]["name"], json!("close_issue"));
     assert_eq!(out["results"][0]["input_schema"]["required"], json!(["number"]));
+    Ok(())
+}
+
+async fn tools_that_are_not_listed() -> Result<(), Ignored> {
+    let folder = tempfile::tempdir().unwrap();
+    let silent = fake_server::entry("never-lists");
+    let said = |name: &str| {
+        format!("warning: the server `{name}` failed on `tools/list`: its tools were not listed within 1 s\n")
+    };
+    let config = |name: &str, servers: Value| file(folder.path(), name, &json!({"mcpServers": servers}).to_string());
+    let all = config("all.json", json!({"one": silent, "two": silent}));
+    let ran = rhaiway(&["tools", "--config", &all, "--connect-timeout", "1"]).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (3, ""));
+    assert_eq!(ran.stderr, format!("{}{}0 of 0 tools on 2 servers\n", said("one"), said("two")));
+    let some = config(
+        "some.json",
+        json!({"one": silent, "demo": {"command": program(), "args": ["demo-server"], "connect_timeout": 30}}),
+    );
+    for json in [&["--json"][..], &[]] {
+        let ran = rhaiway(&[&["tools", "--config", &some, "--connect-timeout", "1"], json].concat()).await;
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        assert!(ran.stderr.starts_with(&said("one")), "{}", ran.stderr);
+    }
     Ok(())
 }
 

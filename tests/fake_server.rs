@@ -16,6 +16,18 @@ pub fn entry(behaviour: &str) -> Value {
     json!({"command": std::env::current_exe().unwrap(), "args": [ARGUMENT, behaviour]})
 }
 
+/// The entry of a server that has these tools. A call of one in `answers` gives that text as its result, others are echoed.
+pub fn scripted(tools: &[Value], answers: &[(&str, &str)]) -> Value {
+    let answers: serde_json::Map<String, Value> =
+        answers.iter().map(|(name, answer)| ((*name).into(), (*answer).into())).collect();
+    entry(&json!({"tools": tools, "answers": answers}).to_string())
+}
+
+/// A tool as a server lists it.
+pub fn tool(name: &str) -> Value {
+    json!({"name": name, "inputSchema": {"type": "object"}})
+}
+
 pub fn main(behaviour: &str) {
     match behaviour {
         "exits" => {
@@ -47,6 +59,9 @@ pub fn main(behaviour: &str) {
         "leaves-a-session" | "forks-twice" | "leaves-many" => leave(behaviour),
         _ => {}
     }
+    // What is too long for an argument.
+    let read = behaviour.strip_prefix("file:").map(|file| std::fs::read_to_string(file).unwrap());
+    let behaviour = read.as_deref().unwrap_or(behaviour);
     let mut seen = Seen::default();
     for line in std::io::stdin().lock().lines() {
         let Ok(line) = line else { break };
@@ -64,6 +79,14 @@ pub fn main(behaviour: &str) {
             let tool = request["params"]["name"].as_str().unwrap_or_default();
             std::io::stdout().write_all(&attack(tool, id, &mut seen)).unwrap();
             std::io::stdout().flush().unwrap();
+            continue;
+        }
+        // The text, for what is lost when it is read.
+        if method == "tools/call" && request["params"]["name"] == "raw" {
+            println!(
+                "{}",
+                json!({"jsonrpc": "2.0", "id": id, "result": {"content": [{"type": "text", "text": format!("sent {line}")}]}})
+            );
             continue;
         }
         let answers = answer(behaviour, &mut seen, id, method, &request["params"]);
@@ -188,7 +211,8 @@ pub fn answer(behaviour: &str, seen: &mut Seen, id: &Value, method: &str, params
             answers
         }
         "initialize" => vec![result(&format!(
-            r#"{{"protocolVersion":"2025-11-25","capabilities":{{"tools":{{"listChanged":true}}}},"serverInfo":{{"name":"{behaviour}","version":"1"}}}}"#
+            r#"{{"protocolVersion":"2025-11-25","capabilities":{{"tools":{{"listChanged":true}}}},"serverInfo":{{"name":{},"version":"1"}}}}"#,
+            json!(behaviour)
         ))],
         "ping" => vec![result("{}")],
         "tools/list" if behaviour == "never-lists" => vec![],
@@ -223,7 +247,11 @@ pub fn answer(behaviour: &str, seen: &mut Seen, id: &Value, method: &str, params
             "protocol-error" => {
                 vec![format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32602,"message":"no such thing"}}}}"#)]
             }
-            name => vec![result(&content(name, params))],
+            name => {
+                let script: Value = serde_json::from_str(behaviour).unwrap_or_default();
+                let scripted = script["answers"][name].as_str().map(String::from);
+                vec![result(&scripted.unwrap_or_else(|| content(name, params)))]
+            }
         },
         _ => vec![format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":"no method {method}"}}}}"#)],
     }
@@ -318,7 +346,9 @@ fn attack(tool: &str, id: &Value, seen: &mut Seen) -> Vec<u8> {
 }
 
 fn tools(behaviour: &str, seen: &Seen, params: &Value) -> String {
-    let tool = |name: &str| json!({"name": name, "inputSchema": {"type": "object"}});
+    if let Ok(script) = serde_json::from_str::<Value>(behaviour) {
+        return json!({"tools": script["tools"]}).to_string();
+    }
     let names = match behaviour {
         "odd-schemas" => {
             return json!({"tools": [

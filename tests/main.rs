@@ -7,6 +7,7 @@
 #![allow(unreachable_pub, clippy::too_many_lines, clippy::duration_suboptimal_units, clippy::needless_pass_by_value)]
 #![allow(clippy::disallowed_methods, reason = "tests read the environment that they run in")]
 
+mod answers;
 mod arguments;
 mod authorization;
 mod certificates;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         _ => {}
     }
     let trials = [
+        answers::tests(),
         arguments::tests(),
         authorization::tests(),
         certificates::tests(),

@@ -588,7 +588,8 @@ async fn server_logs() -> Result<(), Ignored> {
         })
         .build()
         .unwrap();
-    let execution = run(&client, "print(\"before\"); it.log(); print(\"after\")").await;
+    let run = async |code: &str| client.execute_code(code, ExecuteOptions::default().server_logs(true)).await.unwrap();
+    let execution = run("print(\"before\"); it.log(); print(\"after\")").await;
     // Below the level that was asked for, nothing is let through.
     assert_eq!(
         execution.logs,
@@ -597,7 +598,7 @@ async fn server_logs() -> Result<(), Ignored> {
     assert_eq!(heard.recv().await.unwrap(), "it \"warning\" {\"said\":\"warning\"}");
     assert_eq!(heard.recv().await.unwrap(), "it \"error\" {\"said\":\"error\"}");
     // Said to several calls of one run, it is written once.
-    let execution = run(&client, "parallel([|| it.log(), || it.update()])").await;
+    let execution = run("parallel([|| it.log(), || it.update()])").await;
     let warnings = execution.logs.iter().filter(|line| line.contains("warning")).count();
     assert_eq!(warnings, 1, "{execution:?}");
     for _ in 0..2 {
@@ -608,8 +609,10 @@ async fn server_logs() -> Result<(), Ignored> {
     let session = client.create_session("it").await.unwrap();
     session.set_log_level(LoggingLevel::Error).await.unwrap();
     assert_eq!(*server.0.level.lock().unwrap(), ["warning", "error"]);
-    let execution = run(&client, "it.log()").await;
-    assert_eq!(execution.logs, ["[it] error db: {\"said\":\"error\"}"]);
+    assert_eq!(run("it.log()").await.logs, ["[it] error db: {\"said\":\"error\"}"]);
+    // Without being asked for, a script's log has none of it.
+    let execution = client.execute_code("it.log()", ExecuteOptions::default()).await.unwrap();
+    assert!(execution.error.is_none() && execution.logs.is_empty(), "{execution:?}");
 
     // Where the level goes with each request.
     let server = Handler::speaks(None);

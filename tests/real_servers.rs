@@ -129,7 +129,7 @@ async fn everything_calls_back() -> Result<(), Ignored> {
     assert!(said("roots").contains("file:///srv/work"), "{out}");
     assert!(said("long").contains("completed"), "{out}");
     assert_eq!(progress.len(), 2, "{progress:?}");
-    assert_eq!(progress[1], "[everything] progress of trigger-long-running-operation: 2 of 2");
+    assert_eq!(progress[1], "[everything] progress of trigger_long_running_operation: 2 of 2");
 
     let session = client.create_session("everything").await.unwrap();
     assert!(session.instructions().unwrap().contains("Everything"), "{:?}", session.instructions());

@@ -33,6 +33,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("libc::", &["sandbox"]),
     ("wit_parser", &["sandbox"]),
     ("jsonschema", &["catalog"]),
+    ("deunicode", &["catalog"]),
     // `middleware` and `client` for its model types, which are in the public API, and for handlers that are given as servers.
     ("rmcp", &["middleware", "session", "serve", "client", "lib"]),
     // `cli` for its URLs.

@@ -7,7 +7,8 @@ use jsonschema::error::ValidationErrorKind as Kind;
 use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
 use serde_json::{Map, Value};
 
-use super::{did_you_mean, schema, signature, suggest};
+use super::{did_you_mean, fit, schema, signature, suggest};
+use crate::tool::Digits;
 
 /// Most work for one call, as JSON values of the arguments times those of the schema, and as bytes of text times patterns. Arguments over
 /// that are sent unchecked.
@@ -28,7 +29,15 @@ pub(super) struct Checker {
     schema: Value,
     values: usize,
     patterns: usize,
-    validator: Validator,
+    /// None where it is not known all that the schema accepts.
+    validator: Option<Validator>,
+}
+
+/// Arguments as they are to be sent.
+pub(crate) struct Checked {
+    pub(crate) arguments: Map<String, Value>,
+    /// Strings among them that are sent as integers.
+    pub(crate) digits: Option<Digits>,
 }
 
 impl fmt::Debug for Checker {
@@ -51,54 +60,62 @@ impl Checker {
         // Patterns that look around are not regular, so that the linear engine does not know them.
         let is_pattern = |pattern: &str| compile(&serde_json::json!({"pattern": pattern}), draft).is_some();
         let attempts: [&dyn Fn(&str) -> bool; 2] = [&|_| true, &is_pattern];
-        attempts.into_iter().find_map(|is_pattern| {
+        let checker = attempts.into_iter().find_map(|is_pattern| {
             let tree = schema::tree(input_schema, is_pattern).filter(|tree| tree.complete)?;
             let validator = compile(&tree.schema, draft)?;
-            Some(Self { schema: tree.schema, values: tree.values, patterns: tree.patterns, validator })
+            Some(Self { schema: tree.schema, values: tree.values, patterns: tree.patterns, validator: Some(validator) })
+        });
+        checker.or_else(|| {
+            let tree = schema::tree(input_schema, &|_| true)?;
+            Some(Self { schema: tree.schema, values: tree.values, patterns: 0, validator: None })
         })
     }
 
     /// The arguments as they are to be sent, or what is wrong with them, one line a problem.
     ///
     /// Scripts write `()` for what they don't give. Where the schema refuses that, and the property may be left out, it is left out.
-    pub(super) fn check(&self, arguments: Map<String, Value>) -> Result<Map<String, Value>, Vec<String>> {
+    pub(super) fn check(&self, arguments: Map<String, Value>) -> Result<Checked, Vec<String>> {
         let work = arguments.values().map(schema::count).sum::<usize>().saturating_mul(self.values);
-        let value = Value::Object(arguments);
+        let mut value = Value::Object(arguments);
+        let digits = if work <= WORK { fit::fit(&mut value, &self.schema) } else { None };
         let text_work = if self.patterns == 0 { 0 } else { text(&value).saturating_mul(self.patterns) };
-        let is_checked = work <= WORK && text_work <= TEXT_WORK;
+        let validator = self.validator.as_ref().filter(|_| work <= WORK && text_work <= TEXT_WORK);
         // A fault of the validator is none of the script's.
-        let check = || if is_checked { self.left_out(&value, work) } else { Ok(Vec::new()) };
+        let check = || validator.map_or_else(|| Ok(Vec::new()), |validator| self.left_out(validator, &value, work));
         let left_out = catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|_| Ok(Vec::new()))?;
-        let Value::Object(mut arguments) = value else { return Ok(Map::new()) };
+        if let Some(digits) = &digits {
+            digits.write_as_strings(&mut value);
+        }
+        let Value::Object(mut arguments) = value else { return Ok(Checked { arguments: Map::new(), digits: None }) };
         arguments.retain(|name, _| !left_out.contains(name));
-        Ok(arguments)
+        Ok(Checked { arguments, digits })
     }
 
     /// What has to be left out of the arguments.
-    fn left_out(&self, arguments: &Value, work: usize) -> Result<Vec<String>, Vec<String>> {
+    fn left_out(&self, validator: &Validator, arguments: &Value, work: usize) -> Result<Vec<String>, Vec<String>> {
         let unsaid = || vec!["these arguments are not what it takes".to_string()];
-        if self.validator.is_valid(arguments) {
+        if validator.is_valid(arguments) {
             return Ok(Vec::new());
         }
         if work > PROBLEMS_WORK {
             return Err(unsaid());
         }
-        let left_out = self.refused_nulls(arguments);
+        let left_out = self.refused_nulls(validator, arguments);
         let mut rest = arguments.clone();
         if let Value::Object(rest) = &mut rest {
             rest.retain(|name, _| !left_out.contains(name));
         }
-        if self.validator.is_valid(&rest) {
+        if validator.is_valid(&rest) {
             return Ok(left_out);
         }
-        let problems = Problems { schema: &self.schema, arguments: &rest }.told(self.validator.iter_errors(&rest));
+        let problems = Problems { schema: &self.schema, arguments: &rest }.told(validator.iter_errors(&rest));
         Err(if problems.is_empty() { unsaid() } else { problems })
     }
 
     /// The properties that are `null`, must not be, and may be left out.
-    fn refused_nulls(&self, arguments: &Value) -> Vec<String> {
+    fn refused_nulls(&self, validator: &Validator, arguments: &Value) -> Vec<String> {
         let is_required = |name: &str| names(&self.schema, "required").any(|required| required == name);
-        let errors = self.validator.iter_errors(arguments).filter(|error| error.instance().is_null());
+        let errors = validator.iter_errors(arguments).filter(|error| error.instance().is_null());
         errors
             .filter_map(|error| match &path(error.instance_path().as_str())[..] {
                 [name] if !is_required(name) => Some(name.clone()),

@@ -163,12 +163,14 @@ fn default(schema: &Value) -> String {
     }
 }
 
-/// A value as a script writes it, or its type where it is long.
+/// A value as a script writes it, of a long text the start.
 fn literal(value: &Value) -> String {
     match value {
         Value::Null => "()".into(),
-        Value::String(text) if text.chars().count() <= LITERAL => quoted(text),
-        Value::String(_) => "string".into(),
+        Value::String(text) => match text.char_indices().nth(LITERAL) {
+            Some((end, _)) => quoted(&format!("{}…", &text[..end])),
+            None => quoted(text),
+        },
         Value::Number(_) | Value::Bool(_) => value.to_string(),
         Value::Array(_) => "[any]".into(),
         Value::Object(_) => "map".into(),
@@ -214,6 +216,11 @@ mod tests {
         );
         check(&json!({"a": {"type": "object", "anyOf": [{"required": ["x"]}]}}), "(#{a?: map})");
         check(&json!({"a": {"allOf": [{"type": "string"}, {"minLength": 1}]}}), "(#{a?: string})");
+        let long = "x".repeat(41);
+        check(
+            &json!({"a": {"type": "string", "default": long}, "b": {"enum": [long, "y"]}}),
+            &format!(r#"(#{{a?: string = "{0}…", b?: "{0}…" | "y"}})"#, "x".repeat(40)),
+        );
         check(&json!({"a": {"enum": []}, "b": {"type": "strange"}}), "(#{a?: any, b?: any})");
         check(&json!({"a": {"items": {"items": {"items": {"type": "string"}}}}}), "(#{a?: [[any]]})");
     }

@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use etcetera::BaseStrategy;
 use rhaiway::{
     Client, ClientBuilder, Config, Description, Detail, DiagnosticKind, Error, ExecuteOptions, Execution, FailureKind,
-    Isolation, SandboxConfig, ServerStatus,
+    Isolation, SandboxConfig, SearchResults, ServerStatus,
 };
 use serde_json::json;
 
@@ -102,6 +102,9 @@ struct RunArguments {
     /// Log how far calls are, where their servers say so.
     #[arg(long)]
     log_progress: bool,
+    /// Log what servers log while a call to them is in flight, from warnings on.
+    #[arg(long)]
+    server_logs: bool,
     #[command(flatten)]
     script: ScriptArguments,
     #[command(flatten)]
@@ -283,14 +286,14 @@ fn fail(failure: &Failure, json: bool) -> u8 {
 }
 
 async fn run(arguments: RunArguments) -> Result<u8, Failure> {
-    let RunArguments { file, code, json, log_progress, script, servers } = arguments;
+    let RunArguments { file, code, json, log_progress, server_logs, script, servers } = arguments;
     let source = match (code, file) {
         (Some(code), _) => code,
         (None, Some(file)) => read_script(&file)?,
         (None, None) => return Err(Failure::usage("a script is missing: give a FILE, `-`, or -e 'CODE'")),
     };
     let client = for_scripts(&servers, &script)?.build()?;
-    let mut options = ExecuteOptions::default().log_progress(log_progress);
+    let mut options = ExecuteOptions::default().log_progress(log_progress).server_logs(server_logs);
     if !json {
         options = options.on_log(render::note);
     }
@@ -330,12 +333,14 @@ async fn tools(arguments: ToolsArguments) -> Result<u8, Failure> {
     let status = client.server_status().await;
     client.close_all_sessions().await;
     warn_of_failed(&client, &status, "");
+    warn_of_unlisted(&found, &status);
     if json {
         render::data(&serde_json::to_string(&found).map_err(|error| Failure::usage(error.to_string()))?)?;
     } else {
         render::tools(&found)?;
     }
-    Ok(none_reached(&status).unwrap_or(0))
+    let unlisted = !found.meta.unreachable.is_empty() && found.meta.unreachable.len() == found.meta.namespaces.len();
+    Ok(none_reached(&status).or(unlisted.then_some(UNREACHABLE)).unwrap_or(0))
 }
 
 fn permissions(arguments: &PermissionsArguments) -> Result<u8, Failure> {
@@ -486,6 +491,16 @@ fn warn_of_failed(client: &Client, status: &BTreeMap<String, ServerStatus>, said
                 render::note(&format!("warning: {message}"));
             }
         }
+    }
+}
+
+/// Says which servers are connected, and did not list their tools.
+fn warn_of_unlisted(found: &SearchResults, status: &BTreeMap<String, ServerStatus>) {
+    let is_told = |reason: &String| {
+        status.values().any(|status| matches!(status, ServerStatus::Failed(error) if error.to_string() == *reason))
+    };
+    for reason in found.meta.unreachable.values().filter(|reason| !is_told(reason)) {
+        render::note(&format!("warning: {reason}"));
     }
 }
 

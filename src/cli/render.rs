@@ -46,7 +46,7 @@ pub(super) fn value(value: &Value) -> io::Result<()> {
     }
 }
 
-/// The tools by server, one line a tool, with its parameters as in a call.
+/// The tools by server, one line a tool, with its parameters as in a call; then what else is told of it.
 pub(super) fn tools(found: &SearchResults) -> io::Result<()> {
     let mut servers: BTreeMap<&str, Vec<&FoundTool>> = BTreeMap::new();
     for tool in &found.results {
@@ -60,6 +60,12 @@ pub(super) fn tools(found: &SearchResults) -> io::Result<()> {
                 let lines = if tool.input_schema.is_some() { usize::MAX } else { 1 };
                 for line in description.trim().lines().take(lines) {
                     data(&without_controls(&format!("    {line}")))?;
+                }
+            }
+            for (what, schema) in [("takes", &tool.input_schema), ("gives", &tool.output_schema)] {
+                if let Some(schema) = schema {
+                    let lines = format!("{schema:#}").replace('\n', "\n    ");
+                    data(&without_controls(&format!("    {what} {lines}")))?;
                 }
             }
         }

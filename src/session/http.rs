@@ -33,7 +33,7 @@ use super::connection::Opened;
 use super::cookies::Cookies;
 use super::pauses::Pauses;
 use super::tls::Tls;
-use super::wire::{MESSAGE_BYTES, Wire};
+use super::wire::{MESSAGE_BYTES, Wire, encoded};
 use super::{ConfigPlace, SessionSettings};
 use crate::config::HttpConfig;
 use crate::error::{Error, with_causes};
@@ -347,7 +347,7 @@ impl HttpClient {
     ) -> HttpResult<StreamableHttpPostResponse> {
         self.wire.sent(&message);
         let mut request = self.request(Method::POST, session_id.as_deref(), headers)?;
-        *request.body_mut() = Some(serde_json::to_vec(&message)?.into());
+        *request.body_mut() = Some(encoded(&message)?.into());
         request.headers_mut().insert(ACCEPT, accepts());
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON_MIME_TYPE));
         // What gives a request up does not wait for the login that the request waited for.

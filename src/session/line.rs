@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::watch;
 
-use super::wire::{MESSAGE_BYTES, Wire};
+use super::wire::{MESSAGE_BYTES, Wire, encoded};
 use crate::sandbox::Meter;
 
 /// Places in a line that are looked at for the begin of a message.
@@ -119,12 +119,12 @@ async fn write<W: AsyncWrite + Unpin>(
     mut closed: watch::Receiver<bool>,
     message: TxJsonRpcMessage<RoleClient>,
 ) -> io::Result<()> {
-    let mut line = serde_json::to_vec(&message)?;
-    line.push(b'\n');
+    let mut line = encoded(&message)?;
+    line.push('\n');
     let write = async {
         let mut writer = writer.lock().await;
         let writer = writer.as_mut().ok_or_else(not_connected)?;
-        writer.write_all(&line).await?;
+        writer.write_all(line.as_bytes()).await?;
         writer.flush().await
     };
     tokio::select! {

@@ -490,6 +490,10 @@ impl Session {
             Err(self.inner.failed::<ListTools>(FailureKind::Timeout, message))
         })?;
         let tools = Arc::new(ToolSet::new(tools));
+        if tools.doubles > 0 {
+            let (server, doubles) = (&*self.inner.name, tools.doubles);
+            tracing::warn!(server, doubles, "left out tools that have the name of one before them");
+        }
         connection.keep_tools(changes, Arc::clone(&tools));
         Ok(tools)
     }

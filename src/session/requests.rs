@@ -2,10 +2,11 @@
 //! more input for to the end. Tools that run as tasks are in `tasks.rs`.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rmcp::model::{
-    CallToolRequest, CallToolRequestParams, ClientRequest, CompleteRequest, CompleteResult, ErrorCode,
+    CallToolRequest, CallToolRequestParams, ClientRequest, CompleteRequest, CompleteResult, ErrorCode, GetExtensions,
     GetPromptRequest, GetPromptResult, InputRequests, InputResponses, ListPromptsRequest, ListResourceTemplatesRequest,
     ListResourcesRequest, ListToolsRequest, MetaObject, ReadResourceRequest, ReadResourceResult, RequestMetaObject,
     ServerResult, SetLevelRequest, SetLevelRequestParams, SubscribeRequest, SubscribeRequestParams, UnsubscribeRequest,
@@ -19,7 +20,7 @@ use serde_json::{Map, Value};
 use super::callbacks::{Callbacks, Origin};
 use super::connection::{Connection, sign_of_life};
 use super::lenient;
-use super::wire::typed_tools;
+use super::wire::{HasDigits, typed_tools};
 use crate::error::Error;
 use crate::middleware::{Answer, Params};
 use crate::tool::{CallOptions, Failure, FailureKind, Tool, ToolAnswer, ToolCall, ToolPage, lenient_list};
@@ -292,7 +293,11 @@ impl Exchange<'_> {
             let ask = |responses, state| {
                 let mut params = CallToolRequestParams::new(name.clone()).with_arguments(arguments.clone());
                 (params.input_responses, params.request_state) = (responses, state);
-                ClientRequest::CallToolRequest(CallToolRequest::new(params))
+                let mut request = ClientRequest::CallToolRequest(CallToolRequest::new(params));
+                if let Some(digits) = &options.digits {
+                    request.extensions_mut().insert(HasDigits(Arc::clone(digits)));
+                }
+                request
             };
             match self.rounds(&mut deadline, &options, ask).await {
                 // So a tool refuses that has not been listed and must run as a task.

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use super::connection::Opened;
 use super::http::{Endpoint, is_of_session, request_failed};
 use super::line::not_connected;
-use super::wire::{MESSAGE_BYTES, Wire};
+use super::wire::{MESSAGE_BYTES, Wire, encoded};
 use super::{ConfigPlace, SessionSettings};
 use crate::config::HttpConfig;
 use crate::error::Error;
@@ -184,7 +184,7 @@ impl Poster {
     async fn send(self, message: TxJsonRpcMessage<RoleClient>) -> io::Result<()> {
         let mut closed = self.close.subscribe();
         let is_request = matches!(message, JsonRpcMessage::Request(_));
-        let body = serde_json::to_vec(&message)?;
+        let body = encoded(&message)?.into_bytes();
         tokio::select! {
             biased;
             posted = self.post(body, is_request) => posted.map_err(io::Error::other),

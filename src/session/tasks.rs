@@ -2,11 +2,12 @@
 //! (2025-11-25). A task is asked after until it is over, and cancelled when nobody waits for it any more.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rmcp::model::{
-    CancelTaskParams, CancelTaskRequest, ClientRequest, CustomRequest, GetTaskParams, GetTaskRequest, InputRequests,
-    UpdateTaskParams, UpdateTaskRequest,
+    CancelTaskParams, CancelTaskRequest, ClientRequest, CustomRequest, GetExtensions, GetTaskParams, GetTaskRequest,
+    InputRequests, UpdateTaskParams, UpdateTaskRequest,
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -14,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::connection::Connection;
 use super::requests::{Deadline, Exchange, Trouble};
+use super::wire::HasDigits;
 use crate::tool::{CallOptions, FailureKind};
 
 /// How often a task is asked after, where its server does not say, and the bounds on what it may say.
@@ -75,7 +77,11 @@ impl Exchange<'_> {
             task: Option<Box<RawValue>>,
         }
         let params = json!({"name": name, "arguments": arguments, "task": {"ttl": KEPT}});
-        let text = self.text_with(custom("tools/call", params), deadline.options(options)?).await;
+        let mut request = custom("tools/call", params);
+        if let Some(digits) = &options.digits {
+            request.extensions_mut().insert(HasDigits(Arc::clone(digits)));
+        }
+        let text = self.text_with(request, deadline.options(options)?).await;
         let mut text = text.map_err(|trouble| deadline.explain(trouble))?;
         // One that answers at once has made no task of it.
         let Ok(Created { task: Some(task) }) = serde_json::from_str(&text) else { return Ok(text) };

@@ -25,7 +25,7 @@ use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use super::connection::Opened;
 use super::http::{Endpoint, request_failed};
 use super::line::not_connected;
-use super::wire::{MESSAGE_BYTES, Wire};
+use super::wire::{MESSAGE_BYTES, Wire, encoded};
 use super::{ConfigPlace, SessionSettings};
 use crate::config::HttpConfig;
 use crate::error::Error;
@@ -173,7 +173,7 @@ async fn write(
     mut closed: watch::Receiver<bool>,
     message: TxJsonRpcMessage<RoleClient>,
 ) -> io::Result<()> {
-    let text = serde_json::to_string(&message)?;
+    let text = encoded(&message)?;
     let write = async {
         let mut writer = writer.lock().await;
         let writer = writer.as_mut().ok_or_else(not_connected)?;

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, broadcast, mpsc};
 use super::callbacks::{Callbacks, Origin, severity};
 use super::connection::ASKED;
 use super::lenient::{self, Greeting};
-use crate::tool::{BoxFuture, CallOptions, LogSink, Progress};
+use crate::tool::{BoxFuture, CallOptions, Digits, LogSink, Progress, WithDigits};
 
 /// Longest message that a server may send. An answer may have 8 MiB, which can double when JSON is sent inside of a JSON string.
 pub(super) const MESSAGE_BYTES: usize = 32 << 20;
@@ -65,6 +65,21 @@ impl Flight {
 /// Marks a request whose answer is wanted as text.
 #[derive(Clone)]
 pub(super) struct WantsText(pub(super) Weak<Flight>);
+
+/// Marks a call of a tool among whose arguments are integers that rmcp's types can't hold, so that they are strings there.
+#[derive(Clone)]
+pub(super) struct HasDigits(pub(super) Arc<Digits>);
+
+/// The text of a message that goes out.
+pub(super) fn encoded(message: &ClientJsonRpcMessage) -> serde_json::Result<String> {
+    let marked = match message {
+        ClientJsonRpcMessage::Request(request) => request.request.extensions().get::<HasDigits>(),
+        _ => None,
+    };
+    let Some(HasDigits(digits)) = marked else { return serde_json::to_string(message) };
+    let digits = Digits::clone(digits).in_property("arguments").in_property("params");
+    serde_json::to_string(&WithDigits { value: &serde_json::to_value(message)?, digits: Some(&digits) })
+}
 
 /// A `server/discover` that is under way.
 struct Discovery {
