@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use rmcp::RoleServer;
 use rmcp::model::{
     CreateMessageRequestParams, CreateMessageResult, ElicitRequestParams, ElicitResult, LoggingLevel,
-    LoggingMessageNotificationParam, Root,
+    LoggingMessageNotificationParam, ResourceContents, Root,
 };
 use rmcp::service::Peer;
 use serde_json::{Map, Value, json};
@@ -28,12 +28,14 @@ use crate::session::{
     self, CallbackError, Callbacks, Children, Listings, Origin, Patience, Permissions, ServerMessage, ServerStatus,
     Session, SessionSettings, Source,
 };
-use crate::tool::{BoxFuture, CallOptions, Detail, Failure, FailureKind, LogSink};
+use crate::tool::{BoxFuture, CallOptions, Detail, Failure, FailureKind, LogSink, text_value};
 
 /// Name of the session that code mode shows instead of the servers' own.
 pub const CODE_MODE_SESSION: &str = "code_mode";
 /// Arguments up to this size are checked in microseconds, whatever the schema.
 const FAST_CHECK: usize = 4 << 10;
+/// What scripts call to read a resource.
+const READ_RESOURCE: &str = "read_resource";
 /// Larger ones take turns.
 static CHECKS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(1);
 
@@ -894,6 +896,26 @@ fn in_seconds(time: Duration) -> f64 {
     f64::from(milliseconds) / 1000.0
 }
 
+/// The address of the resource that a script wants to read, as a link in an answer names it: `server.read_resource(uri)`, at servers
+/// that have resources, and no tool of that name.
+fn resource_of(call: &Call, session: &Session) -> Option<String> {
+    if call.tool != READ_RESOURCE || call.by_name || !session.server_info()?.capabilities.resources.is_some() {
+        return None;
+    }
+    let arguments: Map<String, Value> = serde_json::from_str(&call.arguments).ok()?;
+    arguments.get("uri")?.as_str().map(String::from)
+}
+
+/// What a resource has, as JSON: its text, as of an answer of a tool, or all that is in it as a list of maps.
+async fn read_resource(session: &Session, uri: &str) -> Result<String, Error> {
+    let contents = session.read_resource(uri).await?.contents;
+    Ok(match <[ResourceContents; 1]>::try_from(contents) {
+        Ok([ResourceContents::TextResourceContents { text, .. }]) => text_value(text),
+        Ok(other) => json!(other).to_string(),
+        Err(contents) => json!(contents).to_string(),
+    })
+}
+
 /// The host's side of one script.
 struct ScriptDoor {
     client: Arc<Inner>,
@@ -949,6 +971,12 @@ impl ScriptDoor {
         })?;
         let tools = session.tools().await.map_err(unreachable)?;
         let Some(entry) = tools.resolve(&call.tool, call.by_name) else {
+            if let Some(uri) = resource_of(call, &session) {
+                *tool_name = Some(call.tool.clone());
+                return read_resource(&session, &uri)
+                    .await
+                    .map_err(|error| fail(error.kind().unwrap_or(FailureKind::Connection), error.to_string()));
+            }
             let hint = tools.unknown(&call.tool);
             return Err(fail(
                 FailureKind::UnknownTool,

@@ -230,8 +230,7 @@ impl ToolAnswer {
             _ => None,
         };
         Ok(match (text, blocks) {
-            (Some(text), _) if is_json(&text) => text,
-            (Some(text), _) => Value::String(text).to_string(),
+            (Some(text), _) => text_value(text),
             (None, []) => "null".into(),
             (None, blocks) => array(blocks.iter().map(|block| block.get())),
         })
@@ -253,6 +252,11 @@ impl ToolAnswer {
             self.denied = hint(&texts.join("\n"));
         }
     }
+}
+
+/// The JSON text of a text that a script gets: what it says where it is an object or a list, else the text itself.
+pub(crate) fn text_value(text: String) -> String {
+    if is_json(&text) { text } else { Value::String(text).to_string() }
 }
 
 fn as_text(block: &RawValue) -> Option<String> {

@@ -26,6 +26,8 @@ pub fn tests() -> Vec<Trial> {
         test("field::a_tool_that_must_run_as_a_task_is_called_as_one", tasks),
         test("field::a_task_that_nobody_waits_for_is_cancelled", abandoned_task),
         test("field::a_real_tool_that_must_run_as_a_task", real_task),
+        test("field::links_to_resources_can_be_followed", links),
+        test("field::servers_are_called_like_words_that_rhai_reserves", reserved_words),
         test("field::progress_keeps_a_call_alive", progress),
         test("field::calls_of_all_scripts_wait_for_their_turn", one_at_a_time),
         test("field::calls_begin_at_a_rate", rate),
@@ -78,6 +80,12 @@ pub fn main(behaviour: &str) {
             ("tools/list" | "resources/list" | "resources/templates/list" | "prompts/list", _) => {
                 result(list(behaviour, method, params));
             }
+            ("resources/read", _) if params["uri"] == "a:text" => {
+                result(json!({"contents": [{"uri": "a:text", "mimeType": "text/csv", "text": "id,total"}]}));
+            }
+            ("resources/read", _) if params["uri"] == "a:both" => {
+                result(json!({"contents": [{"uri": "a:1", "text": "{}"}, {"uri": "a:2", "blob": "AAEC"}]}));
+            }
             ("resources/read", _) => result(json!({"contents": null})),
             ("prompts/get", _) => result(json!({"messages": null, "description": null})),
             ("completion/complete", _) => result(json!({"completion": {"values": null}})),
@@ -112,6 +120,9 @@ pub fn main(behaviour: &str) {
                 }
                 result(json!({"content": [{"type": "text", "text": "done"}]}));
             }
+            ("tools/call", "export") => {
+                result(json!({"content": [{"type": "resource_link", "uri": "a:text", "name": "report"}]}))
+            }
             ("tools/call", "stuck") => {}
             ("tools/call", "shot") => result(
                 json!({"content": [{"type": "text", "text": "1x1"}, {"type": "image", "data": "AAECAwQ=", "mimeType": "image/png"}]}),
@@ -145,6 +156,7 @@ fn list(behaviour: &str, method: &str, params: &Value) -> Value {
             {"name": "kept", "uri": "a:b", "uriTemplate": "a:b", "annotations": [], "icons": null, "size": "big", "arguments": [7], "inputSchema": []},
             "no item",
         ]}),
+        "links" => json!({"tools": [item("export")]}),
         "camera" => json!({"tools": [item("shot"), item("ask"), item("add")]}),
         "tasks" | "endless" => {
             json!({"tools": [{"name": "task", "inputSchema": {"type": "object"}, "execution": {"taskSupport": "required"}}]})
@@ -227,6 +239,34 @@ async fn real_task() -> Result<(), Ignored> {
     assert_eq!(found.results[0].name, "simulate_research_query");
     let report = value(run(&client, "everything.simulate_research_query(#{topic: \"tea\"})").await);
     assert!(report.to_string().contains("tea"), "{report}");
+    Ok(())
+}
+
+async fn links() -> Result<(), Ignored> {
+    let client = client(json!({"it": entry("links"), "plain": fake_server::entry("plain")}));
+    let script = "
+        let out = [it.read_resource(it.export()[0].uri), it.read_resource(\"a:both\"), it.read_resource(#{uri: \"a:none\"})];
+        try { plain.read_resource(\"a:text\") } catch (e) { out.push(e.kind) }
+        out
+    ";
+    let both = json!([{"uri": "a:1", "text": "{}"}, {"uri": "a:2", "blob": "AAEC"}]);
+    assert_eq!(value(run(&client, script).await), json!(["id,total", both, [], "unknown_tool"]));
+    // It counts as a call.
+    let limits = run(&client, "for i in 0..300 { it.read_resource(\"a:text\") }").await;
+    assert!(limits.error.unwrap().message.contains("256"));
+    Ok(())
+}
+
+async fn reserved_words() -> Result<(), Ignored> {
+    let words = ["go", "default", "match", "new", "with", "use", "static", "async", "void"];
+    let servers: Map<String, Value> = words.iter().map(|word| ((*word).to_string(), entry("links"))).collect();
+    let client = client(Value::Object(servers));
+    for word in words {
+        let script = format!(
+            "fn f() {{ {word}.read_resource(\"a:text\") }}\n[{word}.export()[0].name, f(), {word}::export().len()]"
+        );
+        assert_eq!(value(run(&client, &script).await), json!(["report", "id,total", 1]), "{word}");
+    }
     Ok(())
 }
 

@@ -74,6 +74,30 @@ const RESERVED: &[&str] = &[
     "yield",
 ];
 
+/// Those of them that the reader of scripts takes for names, where they are servers'.
+const READ_AS_NAMES: &[&str] = &[
+    "async",
+    "default",
+    "go",
+    "goto",
+    "match",
+    "module",
+    "new",
+    "package",
+    "protected",
+    "public",
+    "shared",
+    "spawn",
+    "static",
+    "super",
+    "sync",
+    "thread",
+    "use",
+    "void",
+    "with",
+    "yield",
+];
+
 /// Longest name that is made or shown; of longer ones the start is, with a digest behind it.
 const LONGEST: usize = 128;
 const START: usize = 48;
@@ -107,7 +131,7 @@ impl Names {
 
     /// Of the servers. One that is named like a keyword of Rhai gets an underscore behind it.
     pub(super) fn of_servers(names: &[&str]) -> Self {
-        Self::new(names, "server", |name| RESERVED.contains(&name))
+        Self::new(names, "server", |name| RESERVED.contains(&name) && !READ_AS_NAMES.contains(&name))
     }
 
     /// Own names go first, then names with a digest, then those without: what stands in a script with a digest means one tool for ever, or
