@@ -14,7 +14,7 @@ use rmcp::model::{
 use serde_json::{Map, Value};
 
 use crate::catalog::{Catalog, Namespace, SearchResults, did_you_mean, namespaces, suggest};
-use crate::config::{Config, SandboxConfig};
+use crate::config::{Config, Input, SandboxConfig};
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::middleware::{Chain, Middleware, RequestLog, TraceContext};
@@ -23,7 +23,7 @@ use crate::script::{self, Call, Called, Door, Execution, Isolation, Run};
 use crate::serve::{CodeMode, CodeModeServer};
 use crate::session::authorization::{AuthorizationRequest, AuthorizationSettings, StoredAuthorization, TokenStore};
 use crate::session::{
-    self, CallbackError, Callbacks, Children, Origin, Permissions, ServerMessage, ServerStatus, Session,
+    self, CallbackError, Callbacks, Children, Inputs, Origin, Permissions, ServerMessage, ServerStatus, Session,
     SessionSettings, Source,
 };
 use crate::tool::{BoxFuture, CallOptions, Detail, Failure, FailureKind, LogSink};
@@ -116,6 +116,24 @@ impl ClientBuilder {
     /// is not called; `|name| std::env::var(name).ok()` is what most programs want.
     pub fn variables(mut self, variables: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
         self.setup.settings.variables = Arc::new(variables);
+        self
+    }
+
+    /// Asks the user for what a configuration needs: the `inputs` in `${input:NAME}`, as VS Code has them. It is asked when the first server
+    /// that needs an input is connected, once for each, one at a time. `None` takes the input's `default`. Where this is not called, or
+    /// there is no answer and no default, the variable [`Input::variable`] has to be set.
+    ///
+    /// ```
+    /// let client = rhaiway::Client::builder()
+    ///     .on_input(|input| async move { Ok::<_, String>((input.id == "region").then(|| "eu".to_string())) })
+    ///     .build()?;
+    /// # Ok::<(), rhaiway::Error>(())
+    /// ```
+    pub fn on_input<F>(mut self, ask: impl Fn(Input) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Option<String>, String>> + Send + 'static,
+    {
+        self.setup.settings.inputs.ask = Some(Arc::new(move |input| -> BoxFuture<'static, _> { Box::pin(ask(input)) }));
         self
     }
 
@@ -479,6 +497,7 @@ impl Client {
             authorization: AuthorizationSettings::default(),
             sandbox: None,
             compiling: Compiling::default(),
+            inputs: Inputs::default(),
         };
         let setup = Setup {
             allowed: None,
@@ -890,11 +909,14 @@ impl ScriptDoor {
         let session = self.client.connect(&space.name).await.map_err(unreachable)?;
         let tools = session.tools().await.map_err(unreachable)?;
         let Some(entry) = tools.resolve(&call.tool, call.by_name) else {
-            let hint = did_you_mean(&tools.suggest(&call.tool));
-            return Err(fail(
-                FailureKind::UnknownTool,
-                format!("the server `{}` has no tool `{}`{hint}", call.server, call.tool),
-            ));
+            let message = match tools.why_excluded(&call.tool) {
+                Some(reason) => format!("the tool `{}` of the server `{}` is not there: {reason}", call.tool, call.server),
+                None => {
+                    let hint = did_you_mean(&tools.suggest(&call.tool));
+                    format!("the server `{}` has no tool `{}`{hint}", call.server, call.tool)
+                }
+            };
+            return Err(fail(FailureKind::UnknownTool, message));
         };
         let tool = &entry.tool;
         *tool_name = Some(tool.name.clone());

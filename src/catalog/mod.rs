@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use arguments::Checker;
 
+pub(crate) use crate::near::{did_you_mean, suggest};
 use crate::tool::{Detail, Tool};
 
 /// A server and its name in scripts.
@@ -35,6 +36,8 @@ pub(crate) struct ToolSet {
     entries: Vec<Entry>,
     by_script_name: HashMap<String, usize>,
     by_name: HashMap<String, usize>,
+    /// Tools that can't be called, by both of their names, with the reason.
+    excluded: HashMap<String, String>,
 }
 
 /// A tool and its name in scripts.
@@ -93,11 +96,34 @@ impl ToolSet {
             entries.iter().enumerate().map(|(index, entry)| (entry.script_name.clone(), index)).collect();
         // Of tools that a server lists twice, the first is the one that its own name means.
         let by_name = entries.iter().enumerate().rev().map(|(index, entry)| (entry.tool.name.clone(), index)).collect();
-        Self { entries, by_script_name, by_name }
+        Self { entries, by_script_name, by_name, excluded: HashMap::new() }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Tool> {
         self.entries.iter().map(|entry| &entry.tool)
+    }
+
+    /// The same without the tools for which there is a reason, by their own names: they are in no list and no search.
+    pub(crate) fn without(mut self, reason: impl Fn(&str) -> Option<String>) -> Self {
+        let (mut kept, mut excluded) = (Vec::new(), HashMap::new());
+        for entry in self.entries {
+            match reason(&entry.tool.name) {
+                None => kept.push(entry),
+                Some(reason) => {
+                    excluded.insert(entry.script_name, reason.clone());
+                    excluded.insert(entry.tool.name, reason);
+                }
+            }
+        }
+        self.by_script_name =
+            kept.iter().enumerate().map(|(index, entry)| (entry.script_name.clone(), index)).collect();
+        self.by_name = kept.iter().enumerate().rev().map(|(index, entry)| (entry.tool.name.clone(), index)).collect();
+        Self { entries: kept, excluded, ..self }
+    }
+
+    /// Why there is no tool of this name, if it was taken out.
+    pub(crate) fn why_excluded(&self, word: &str) -> Option<&str> {
+        self.excluded.get(word).map(String::as_str)
     }
 
     /// The tool that `word` means after the dot; any name is taken `by_name`, as in `server.call_tool("any-name")`.
@@ -112,26 +138,6 @@ impl ToolSet {
     pub(crate) fn suggest(&self, word: &str) -> Vec<&str> {
         suggest(word, self.entries.iter().map(|entry| entry.script_name.as_str()))
     }
-}
-
-/// Up to three of `names` that come near to `word`, nearest first.
-pub(crate) fn suggest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let wanted = word.to_lowercase();
-    let mut near: Vec<(usize, &str)> = names
-        .filter_map(|name| {
-            let lower = name.to_lowercase();
-            let distance = strsim::damerau_levenshtein(&wanted, &lower);
-            let contained = wanted.len() > 2 && (lower.contains(&wanted) || wanted.contains(&lower));
-            (distance <= wanted.chars().count().max(3) / 3 + 1 || contained).then_some((distance, name))
-        })
-        .collect();
-    near.sort_unstable();
-    near.into_iter().take(3).map(|(_, name)| name).collect()
-}
-
-/// `: did you mean …?`, or nothing.
-pub(crate) fn did_you_mean(near: &[&str]) -> String {
-    if near.is_empty() { String::new() } else { format!(": did you mean `{}`?", near.join("`, `")) }
 }
 
 fn parameter_names(schema: &Value) -> String {

@@ -5,6 +5,7 @@ pub(crate) mod authorization;
 mod callbacks;
 mod connection;
 mod http;
+mod inputs;
 mod permissions;
 mod process;
 mod requests;
@@ -35,19 +36,22 @@ use tokio::io::DuplexStream;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, broadcast};
 
-use crate::catalog::ToolSet;
-use crate::config::{HttpConfig, SandboxConfig, Sandboxing, ServerConfig, Transport, expand};
+use crate::catalog::{ToolSet, did_you_mean, suggest};
+use crate::config::{
+    Expansion, HttpConfig, SandboxConfig, Sandboxing, ServerConfig, Surroundings, ToolFilter, Transport, read_env_file,
+};
 use crate::error::Error;
 use crate::middleware::{
     Answer, CallTool, Chain, Complete, GetPrompt, Initialize, Kind, ListPrompts, ListResourceTemplates, ListResources,
     ListTools, Params, Ping, ReadResource, Request, SetLevel, Subscribe, Transmit, Unsubscribe,
 };
 use crate::sandbox::{Compiling, TypedServer, WasmServer, is_wasm};
-use crate::tool::{BoxFuture, CallOptions, FailureKind, Tool, ToolAnswer, ToolCall};
+use crate::tool::{BoxFuture, CallOptions, Failure, FailureKind, Tool, ToolAnswer, ToolCall};
 use authorization::{AuthorizationSettings, StoredAuthorization};
 pub(crate) use callbacks::Callbacks;
 pub use callbacks::{CallbackError, Origin, ServerMessage};
 use connection::{ASKED, Connection, Handler, HandshakeError, LEGACY, Lifecycle, Link, MODERN, Opened};
+pub(crate) use inputs::Inputs;
 pub use permissions::Permissions;
 pub(crate) use permissions::permissions;
 pub(crate) use process::Children;
@@ -71,22 +75,42 @@ pub(crate) struct SessionSettings {
     /// For servers that are started here, where their entries say nothing else.
     pub(crate) sandbox: Option<SandboxConfig>,
     pub(crate) compiling: Compiling,
+    /// What the user is asked for.
+    pub(crate) inputs: Inputs,
 }
 
 /// A server's entry while its strings are expanded.
 struct ConfigPlace<'a> {
     server: &'a str,
     variables: &'a (dyn Fn(&str) -> Option<String> + Send + Sync),
+    /// Where the entry is, as a path.
+    path: String,
+    surroundings: Cow<'a, Surroundings>,
+    answers: BTreeMap<String, String>,
 }
 
-impl ConfigPlace<'_> {
+impl<'a> ConfigPlace<'a> {
+    fn new(server: &'a str, entry: Option<&'a ServerConfig>, settings: &'a SessionSettings) -> Self {
+        let path = entry.map_or_else(|| format!("mcpServers.{server}"), |entry| entry.path.clone());
+        let surroundings = entry.map_or_else(Cow::default, |entry| Cow::Borrowed(&entry.surroundings));
+        Self { server, variables: &*settings.variables, path, surroundings, answers: settings.inputs.answers() }
+    }
+
     fn wrong(&self, key: &str, message: impl Into<String>) -> Error {
-        Error::Config { path: format!("mcpServers.{}.{key}", self.server), message: message.into() }
+        Error::Config { path: format!("{}.{key}", self.path), message: message.into() }
+    }
+
+    fn expansion(&self) -> Expansion<'_> {
+        Expansion { variables: self.variables, surroundings: &self.surroundings, answers: &self.answers }
     }
 
     fn expand(&self, key: &str, text: &str) -> Result<String, Error> {
-        expand(text, self.variables)
-            .map_err(|variable| self.wrong(key, format!("it needs the variable `{variable}`, which is not set")))
+        self.expansion().expand(text).map_err(|message| self.wrong(key, message))
+    }
+
+    /// A path, from the configuration's folder where it is relative.
+    fn path(&self, key: &str, path: &Path) -> Result<PathBuf, Error> {
+        self.expansion().path(&path.to_string_lossy()).map_err(|message| self.wrong(key, message))
     }
 }
 
@@ -103,17 +127,22 @@ impl ConfigPlace<'_> {
         command: &str,
         args: &[String],
         env: &BTreeMap<String, String>,
+        env_file: Option<&Path>,
         cwd: Option<&Path>,
     ) -> Result<Program, Error> {
-        let cwd = cwd.map(|cwd| self.expand("cwd", &cwd.display().to_string())).transpose()?;
+        let file = env_file.map(|file| self.path("envFile", file)).transpose()?;
+        let file = file.map(|file| read_env_file(&file)).transpose().map_err(|message| self.wrong("envFile", message))?;
+        // The entry's own go before those of the file.
+        let mut variables = file.unwrap_or_default();
+        for (name, value) in env {
+            variables.insert(name.clone(), self.expand(&format!("env.{name}"), value)?);
+        }
         Ok(Program {
-            command: self.expand("command", command)?,
+            command: self.expansion().program(command).map_err(|message| self.wrong("command", message))?,
+            written: command.into(),
             args: args.iter().map(|arg| self.expand("args", arg)).collect::<Result<_, _>>()?,
-            env: env
-                .iter()
-                .map(|(key, value)| Ok((key.clone(), self.expand("env", value)?)))
-                .collect::<Result<_, Error>>()?,
-            cwd: cwd.map(PathBuf::from),
+            env: variables,
+            cwd: cwd.map(|cwd| self.path("cwd", cwd)).transpose()?,
         })
     }
 
@@ -130,7 +159,7 @@ impl ConfigPlace<'_> {
                 let message = "a wasm server always runs in a sandbox: remove the key, or say what it is granted";
                 return Err(self.wrong("sandbox", message));
             }
-            (Some(Sandboxing::On(sandbox)), _) => (**sandbox).clone(),
+            (Some(Sandboxing::On(sandbox)), _) => self.mounted((**sandbox).clone())?,
             (None, Some(sandbox)) => sandbox.clone(),
             (None, None) if names_wasm => SandboxConfig::default(),
             (Some(Sandboxing::Off), _) | (None, None) => return Ok(Isolation::None),
@@ -141,6 +170,14 @@ impl ConfigPlace<'_> {
         } else {
             Ok(Isolation::Native(sandbox))
         }
+    }
+
+    /// With the folders that the entry means, from that of the configuration.
+    fn mounted(&self, mut sandbox: SandboxConfig) -> Result<SandboxConfig, Error> {
+        for (index, mount) in sandbox.mounts.iter_mut().enumerate() {
+            mount.host = self.path(&format!("sandbox.mounts[{index}].host"), &mount.host)?;
+        }
+        Ok(sandbox)
     }
 
     /// With all strings expanded, and the variables of the entry.
@@ -391,14 +428,19 @@ impl Session {
     /// input, the callbacks answer; where it makes a task of the call, the task is asked after until it is over.
     ///
     /// # Errors
-    /// [`Error::Call`] if the call itself fails, [`Error::Connect`] if the connection had ended and can't be made again. A tool that
-    /// failed is an answer, with `is_error` set.
+    /// [`Error::Call`] if the call itself fails, or the configuration excludes the tool ([`ServerConfig::tools`]); [`Error::Connect`] if the
+    /// connection had ended and can't be made again. A tool that failed is an answer, with `is_error` set.
     pub async fn call_tool(
         &self,
         name: &str,
         arguments: Map<String, Value>,
         options: CallOptions,
     ) -> Result<ToolAnswer, Error> {
+        if let Some(key) = self.inner.filter().and_then(|filter| filter.why_not(name)) {
+            let message = self.inner.excluded(key);
+            let server = self.inner.name.to_string();
+            return Err(Failure { kind: FailureKind::Rejected, server, tool: name.into(), message, data: None }.into());
+        }
         self.inner.request::<CallTool>(ToolCall::new(name, arguments, options)).await
     }
 
@@ -431,7 +473,7 @@ impl Session {
             let message = format!("its tools were not listed within {} s", bound.as_secs_f64());
             Err(self.inner.failed::<ListTools>(FailureKind::Timeout, message))
         })?;
-        let tools = Arc::new(ToolSet::new(tools));
+        let tools = Arc::new(self.inner.callable(tools));
         connection.keep_tools(changes, Arc::clone(&tools));
         Ok(tools)
     }
@@ -603,6 +645,26 @@ impl Inner {
 
     fn standing(&self) -> Option<Arc<Connection>> {
         self.state().connection.clone().filter(|connection| connection.is_open())
+    }
+
+    fn filter(&self) -> Option<&ToolFilter> {
+        self.source.entry().map(|entry| &entry.tools).filter(|filter| !filter.is_all())
+    }
+
+    fn excluded(&self, key: &str) -> String {
+        let place = self.source.entry().map_or("its entry", |entry| &entry.path);
+        format!("`{key}` of its configuration (`{place}`) does not let it be called")
+    }
+
+    /// The tools that can be called. Says what the configuration names and there is not.
+    fn callable(&self, tools: Vec<Tool>) -> ToolSet {
+        let Some(filter) = self.filter() else { return ToolSet::new(tools) };
+        let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_str()).collect();
+        for (name, key) in filter.unknown(&names) {
+            let near = did_you_mean(&suggest(name, names.iter().copied()));
+            tracing::warn!("the server `{}` has no tool `{name}`, which `{key}` of its configuration names{near}", self.name);
+        }
+        ToolSet::new(tools).without(|tool| filter.why_not(tool).map(|key| self.excluded(key)))
     }
 
     /// How long connecting may take, and listing tools.
@@ -781,7 +843,10 @@ impl Inner {
     /// The transport.
     async fn open_link(&self) -> Result<Link, Error> {
         let callbacks = &self.settings.callbacks;
-        let place = ConfigPlace { server: &self.name, variables: &*self.settings.variables };
+        if let Some(entry) = self.source.entry() {
+            self.settings.inputs.resolve(entry, &self.settings.variables).await?;
+        }
+        let place = ConfigPlace::new(&self.name, self.source.entry(), &self.settings);
         let entry = match &self.source {
             Source::Entry(entry) => entry,
             Source::InProcess(serve) => {
@@ -803,8 +868,8 @@ impl Inner {
             }
         };
         match &entry.transport {
-            Transport::Stdio { command, args, env, cwd, sandbox } => {
-                let program = place.program(command, args, env, cwd.as_deref())?;
+            Transport::Stdio { command, args, env, env_file, cwd, sandbox } => {
+                let program = place.program(command, args, env, env_file.as_deref(), cwd.as_deref())?;
                 match place.isolation(&program, sandbox.as_ref(), self.settings.sandbox.as_ref())? {
                     Isolation::None => self.open_process(&program, None),
                     Isolation::Native(sandbox) => self.open_process(&program, Some(&sandbox)),
@@ -877,7 +942,7 @@ impl Inner {
 
     /// The transport that was before streamable HTTP.
     async fn open_older(&self, http: &HttpConfig) -> Result<Link, Error> {
-        let place = ConfigPlace { server: &self.name, variables: &*self.settings.variables };
+        let place = ConfigPlace::new(&self.name, self.source.entry(), &self.settings);
         let open = |wire| async move { sse::connect(http, &place, self.bound(), &self.settings, &wire).await };
         Link::reach(&self.settings.callbacks, open).await
     }
@@ -916,7 +981,7 @@ pub(crate) async fn stored_authorization(
     config: &ServerConfig,
     settings: &SessionSettings,
 ) -> Result<Option<StoredAuthorization>, Error> {
-    let place = ConfigPlace { server: name, variables: &*settings.variables };
+    let place = ConfigPlace::new(name, Some(config), settings);
     match over_http(config) {
         Some((http, key)) => authorization::stored(http, key, &place, &settings.authorization).await,
         None => Ok(None),
@@ -929,7 +994,7 @@ pub(crate) async fn forget_authorization(
     config: &ServerConfig,
     settings: &SessionSettings,
 ) -> Result<(), Error> {
-    let place = ConfigPlace { server: name, variables: &*settings.variables };
+    let place = ConfigPlace::new(name, Some(config), settings);
     match over_http(config) {
         Some((http, key)) => authorization::forget(http, key, &place, &settings.authorization).await,
         None => Ok(()),

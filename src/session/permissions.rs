@@ -30,6 +30,8 @@ pub struct Permissions {
     pub environment: Vec<String>,
     /// Limits, as in the configuration, with their units.
     pub limits: Vec<String>,
+    /// Which of its tools can be called, with the key that says so: `not delete_all (excludeTools)`. All where this is empty.
+    pub tools: Vec<String>,
     /// Why it can't start as it is configured.
     pub problem: Option<String>,
 }
@@ -38,6 +40,7 @@ const ALL: &str = "all that you can";
 
 /// Without starting anything.
 pub(crate) fn permissions(name: &str, source: Result<&Source, Error>, settings: &SessionSettings) -> Permissions {
+    let entry = source.as_ref().ok().and_then(|source| source.entry());
     let bare = |isolation: &str| Permissions {
         server: name.into(),
         isolation: isolation.into(),
@@ -45,9 +48,10 @@ pub(crate) fn permissions(name: &str, source: Result<&Source, Error>, settings: 
         network: Vec::new(),
         environment: Vec::new(),
         limits: Vec::new(),
+        tools: entry.map(|entry| entry.tools.summary()).unwrap_or_default(),
         problem: None,
     };
-    let place = ConfigPlace { server: name, variables: &*settings.variables };
+    let place = ConfigPlace::new(name, entry, settings);
     let source = match source {
         Ok(source) => source,
         Err(error) => return Permissions { problem: Some(error.to_string()), ..bare("does not start") },
@@ -62,9 +66,9 @@ pub(crate) fn permissions(name: &str, source: Result<&Source, Error>, settings: 
         }
         Source::Entry(entry) => entry,
     };
-    let Transport::Stdio { command, args, env, cwd, sandbox } = &entry.transport else { return bare("remote") };
+    let Transport::Stdio { command, args, env, env_file, cwd, sandbox } = &entry.transport else { return bare("remote") };
     let isolation = place
-        .program(command, args, env, cwd.as_deref())
+        .program(command, args, env, env_file.as_deref(), cwd.as_deref())
         .and_then(|program| Ok((place.isolation(&program, sandbox.as_ref(), settings.sandbox.as_ref())?, program)));
     match isolation {
         Err(error) => Permissions { problem: Some(error.to_string()), ..bare("does not start") },
