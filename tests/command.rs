@@ -473,7 +473,7 @@ async fn limits() -> Result<(), Ignored> {
     let ran = rhaiway(&["run", "--config", &config, "-e", code]).await;
     assert!(ran.stderr.starts_with(&of_calls(1)), "{}", ran.stderr);
     let ran = rhaiway(&["run", "--config", &config, "-e", "let s = \"x\"; loop { s += s; }"]).await;
-    let memory = "error: the script needs more memory than the limit of 8388608 bytes (`memory_bytes`)\n";
+    let memory = "error: the script needs more memory than the limit of 8 MiB (`memory_bytes`)\n";
     assert_eq!((ran.code, ran.stderr.as_str()), (1, memory));
     // The command line goes before the configuration, and changes only what it names.
     let ran = rhaiway(&["run", "--config", &config, "--limit", "tool_calls=2", "-e", code]).await;

@@ -47,6 +47,7 @@ use crate::middleware::{
 };
 use crate::sandbox::{Compiling, TypedServer, WasmServer, is_wasm};
 use crate::tool::{BoxFuture, CallOptions, Failure, FailureKind, Tool, ToolAnswer, ToolCall};
+use crate::units::size;
 use authorization::{AuthorizationSettings, StoredAuthorization};
 pub(crate) use callbacks::Callbacks;
 pub use callbacks::{CallbackError, Origin, ServerMessage};
@@ -491,7 +492,7 @@ impl Session {
             let (items, next) = items(self.inner.request::<K>(params).await?);
             bytes += serde_json::to_vec(&items).map_or(0, |json| json.len());
             if bytes > LIST_BYTES {
-                return failed(format!("the list has more than {LIST_BYTES} bytes"));
+                return failed(format!("the list has more than {}", size(LIST_BYTES)));
             }
             all.extend(items);
             match next.filter(|next| !next.is_empty()) {

@@ -26,6 +26,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use super::callbacks::severity;
 use crate::sandbox::Meter;
 use crate::tool::{CallOptions, LogSink, Progress};
+use crate::units::size;
 
 /// Longest message that a server may send. An answer may have 8 MiB, which can double when JSON is sent inside of a JSON string.
 pub(super) const MESSAGE_BYTES: usize = 32 << 20;
@@ -436,7 +437,8 @@ impl<R: AsyncRead + Unpin, W> LineTransport<R, W> {
             self.reader.consume(taken);
             if self.line.len() > MESSAGE_BYTES {
                 self.wire.complain(format!(
-                    "it sent a message of more than {MESSAGE_BYTES} bytes, and the connection was closed"
+                    "it sent a message of more than {}, and the connection was closed",
+                    size(MESSAGE_BYTES)
                 ));
                 return false;
             }

@@ -225,7 +225,7 @@ impl Authorization {
             Some(_) if own => return Err(place.wrong("auth", "it excludes the header `Authorization`: keep one")),
             None => OAuthConfig::default(),
             Some(AuthConfig::Token(token)) => {
-                let mut header = HeaderValue::from_str(&format!("Bearer {}", place.expand("auth", token)?))
+                let mut header = HeaderValue::from_str(&with_scheme(&place.expand("auth", token)?))
                     .map_err(|_| place.wrong("auth", "it has characters that no HTTP header can hold"))?;
                 header.set_sensitive(true);
                 return Ok(Self::Token(header));
@@ -535,6 +535,15 @@ impl Drop for Asking<'_> {
     }
 }
 
+/// A token as the header has it: `Bearer` before one that has no scheme. No token has a space in it.
+fn with_scheme(token: &str) -> String {
+    match token.trim().split_once(char::is_whitespace) {
+        None => format!("Bearer {}", token.trim()),
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => format!("Bearer {}", token.trim_start()),
+        Some(_) => token.trim().into(),
+    }
+}
+
 /// Which server's tokens an entry's are.
 fn key(config: &HttpConfig, entry_key: &str, place: &ConfigPlace<'_>) -> Result<TokenKey, Error> {
     let text = place.expand(entry_key, &config.url)?;
@@ -548,6 +557,8 @@ fn key(config: &HttpConfig, entry_key: &str, place: &ConfigPlace<'_>) -> Result<
     if scheme.is_some_and(|scheme| url.set_scheme(scheme).is_err()) {
         return Err(place.wrong(entry_key, "it is not a URL"));
     }
+    // They are no part of where the server is, and are to be kept nowhere.
+    let _ = url.set_username("").and_then(|()| url.set_password(None));
     Ok(TokenKey { server: place.server.into(), url: url.to_string() })
 }
 
