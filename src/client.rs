@@ -910,7 +910,9 @@ impl ScriptDoor {
         let tools = session.tools().await.map_err(unreachable)?;
         let Some(entry) = tools.resolve(&call.tool, call.by_name) else {
             let message = match tools.why_excluded(&call.tool) {
-                Some(reason) => format!("the tool `{}` of the server `{}` is not there: {reason}", call.tool, call.server),
+                Some(reason) => {
+                    format!("the tool `{}` of the server `{}` is not there: {reason}", call.tool, call.server)
+                }
                 None => {
                     let hint = did_you_mean(&tools.suggest(&call.tool));
                     format!("the server `{}` has no tool `{}`{hint}", call.server, call.tool)

@@ -155,7 +155,11 @@ pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
 }
 
 fn known_names(name: &str, known: &[String]) -> String {
-    if known.is_empty() { ": none is configured".into() } else { did_you_mean_or(name, known.iter().map(String::as_str)) }
+    if known.is_empty() {
+        ": none is configured".into()
+    } else {
+        did_you_mean_or(name, known.iter().map(String::as_str))
+    }
 }
 
 fn stderr_lines(lines: &[String]) -> String {

@@ -219,16 +219,8 @@ mod tests {
     fn wrong_values_are_named() {
         let mut limits = Limits::default();
         for (name, text, message) in [
-            (
-                "wall_time",
-                "0",
-                "`wall_time` is a duration, such as `5`, `0.5 s`, `500ms` or `2m`, over 0, not `0`",
-            ),
-            (
-                "wall_time",
-                "NaN",
-                "`wall_time` is a duration, such as `5`, `0.5 s`, `500ms` or `2m`, over 0, not `NaN`",
-            ),
+            ("wall_time", "0", "`wall_time` is a duration, such as `5`, `0.5 s`, `500ms` or `2m`, over 0, not `0`"),
+            ("wall_time", "NaN", "`wall_time` is a duration, such as `5`, `0.5 s`, `500ms` or `2m`, over 0, not `NaN`"),
             ("memory_bytes", "2 GiB", "`memory_bytes` is bytes, such as `64 KiB`, from 1 to 1 GiB, not `2 GiB`"),
             ("log_bytes", "5 XB", "`log_bytes` is bytes, such as `64 KiB`, from 1 up, not `5 XB`"),
             ("log_bytes", "", "`log_bytes` is bytes, such as `64 KiB`, from 1 up, not ``"),

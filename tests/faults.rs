@@ -186,9 +186,7 @@ const CASES: &[(&[&str], &str, Outcome)] = &[
     (
         HTTP,
         "huge",
-        Fails(
-            "connection: the connection ended before the answer came; it sent a message of more than 32 MiB*",
-        ),
+        Fails("connection: the connection ended before the answer came; it sent a message of more than 32 MiB*"),
     ),
     (HTTP, "unknown-id", Fails(NO_ANSWER)),
     (HTTP, "id-is-null", Fails(NO_ANSWER)),

@@ -104,10 +104,7 @@ async fn each_limit() -> Result<(), Ignored> {
         assert_eq!(cut.logs, ["abc", "[cut: 2 more lines; the limits are 1000 lines and 4 bytes]"]);
     }
     let memory = with_limits(|l| l.memory_bytes = 4 << 20, Isolation::Sandbox, "let s = \"x\"; loop { s += s; }").await;
-    assert_eq!(
-        memory.error.unwrap().message,
-        "the script needs more memory than the limit of 4 MiB (`memory_bytes`)"
-    );
+    assert_eq!(memory.error.unwrap().message, "the script needs more memory than the limit of 4 MiB (`memory_bytes`)");
     assert!(memory.usage.peak_memory_bytes.unwrap() <= 4 << 20);
     Ok(())
 }

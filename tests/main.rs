@@ -11,6 +11,7 @@ mod arguments;
 mod authorization;
 mod client;
 mod command;
+mod configurations;
 mod conformance;
 mod fake_server;
 mod fault_server;
@@ -49,6 +50,10 @@ fn main() -> ExitCode {
             fake_server::main(arguments.next().as_deref().unwrap_or_default());
             return ExitCode::SUCCESS;
         }
+        Some(configurations::ARGUMENT) => {
+            configurations::main(&arguments.collect::<Vec<_>>());
+            return ExitCode::SUCCESS;
+        }
         Some(hostile::ARGUMENT) => {
             hostile::main(arguments.next().as_deref().unwrap_or_default());
             return ExitCode::SUCCESS;
@@ -74,6 +79,7 @@ fn main() -> ExitCode {
         authorization::tests(),
         client::tests(),
         command::tests(),
+        configurations::tests(),
         conformance::tests(),
         faults::tests(),
         guide::tests(),

@@ -498,7 +498,9 @@ fn read_config(file: &Path) -> Result<String, Failure> {
     match read {
         Ok(length) if too_long(length) => Err(Failure::usage(format!("`{}` is longer than 16 MiB", file.display()))),
         Ok(_) => Ok(text),
-        Err(error) => Err(Failure { kind: "config", ..Failure::usage(format!("can't read `{}`: {error}", file.display())) }),
+        Err(error) => {
+            Err(Failure { kind: "config", ..Failure::usage(format!("can't read `{}`: {error}", file.display())) })
+        }
     }
 }
 

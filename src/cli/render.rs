@@ -93,7 +93,11 @@ pub(super) fn permissions(permissions: &[Permissions]) -> io::Result<()> {
             cell(&server.limits),
         ];
         if with_tools {
-            row.push(if server.tools.is_empty() { "all".into() } else { without_controls(&server.tools.join("\n")).into_owned() });
+            row.push(if server.tools.is_empty() {
+                "all".into()
+            } else {
+                without_controls(&server.tools.join("\n")).into_owned()
+            });
         }
         table.add_row(row);
     }

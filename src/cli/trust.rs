@@ -54,9 +54,9 @@ pub(super) fn trust(arguments: TrustArguments) -> Result<u8, Failure> {
         }
         return Ok(0);
     }
-    let file = file.or_else(super::found_config).ok_or_else(|| {
-        Failure::usage("there is neither `rhaiway.json` nor `mcp.json` in this folder: name a FILE")
-    })?;
+    let file = file
+        .or_else(super::found_config)
+        .ok_or_else(|| Failure::usage("there is neither `rhaiway.json` nor `mcp.json` in this folder: name a FILE"))?;
     let path = place(&file);
     if remove {
         let mut was_known = false;
@@ -154,7 +154,8 @@ fn place(file: &Path) -> PathBuf {
 }
 
 fn folder() -> Result<PathBuf, Failure> {
-    let folders = etcetera::choose_base_strategy().map_err(|_| Failure::usage("this user has no folder to keep it in"))?;
+    let folders =
+        etcetera::choose_base_strategy().map_err(|_| Failure::usage("this user has no folder to keep it in"))?;
     Ok(folders.state_dir().unwrap_or_else(|| folders.data_dir()).join("rhaiway"))
 }
 
@@ -186,7 +187,8 @@ fn change(change: impl FnOnce(&mut Known)) -> Result<(), Failure> {
     let folder = folder()?;
     let write = || -> io::Result<std::fs::File> {
         super::tokens::private_folder(&folder)?;
-        let lock = std::fs::File::options().create(true).truncate(false).write(true).open(folder.join("trusted.lock"))?;
+        let lock =
+            std::fs::File::options().create(true).truncate(false).write(true).open(folder.join("trusted.lock"))?;
         lock.lock()?;
         Ok(lock)
     };
@@ -208,5 +210,9 @@ fn change(change: impl FnOnce(&mut Known)) -> Result<(), Failure> {
 /// The servers that there are, for a script that names another.
 pub(super) fn servers_there_are(names: &BTreeMap<String, rhaiway::ServerStatus>) -> String {
     let names: Vec<&str> = names.keys().map(String::as_str).take(SHOWN).collect();
-    if names.is_empty() { "no server is configured".into() } else { format!("there are the servers `{}`", names.join("`, `")) }
+    if names.is_empty() {
+        "no server is configured".into()
+    } else {
+        format!("there are the servers `{}`", names.join("`, `"))
+    }
 }

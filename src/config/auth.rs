@@ -233,8 +233,7 @@ fn complete(entry: &Entry<'_>, config: &OAuthConfig) -> Result<(), Error> {
             match (&config.client_secret, &config.private_key) {
                 (Some(_), Some(_)) => Err(entry.fault("private_key", "it excludes `client_secret`: keep one")),
                 (None, None) => {
-                    Err(entry
-                        .fault("client_secret", "the grant `client_credentials` needs it, or `private_key`"))
+                    Err(entry.fault("client_secret", "the grant `client_credentials` needs it, or `private_key`"))
                 }
                 _ => Ok(()),
             }

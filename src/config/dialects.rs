@@ -7,14 +7,14 @@ use super::expand::Input;
 /// Where servers are, as keys from the top. `mcp` itself is last, as the others look into it too.
 const LOCATIONS: [(&[&str], &str); 9] = [
     (&["mcpServers"], "mcpServers"),
-    (&["servers"], "servers"),                 // VS Code: mcp.json
-    (&["mcp", "servers"], "mcp.servers"),      // VS Code: settings
+    (&["servers"], "servers"),            // VS Code: mcp.json
+    (&["mcp", "servers"], "mcp.servers"), // VS Code: settings
     (&["mcp.servers"], "mcp.servers"),
     (&["context_servers"], "context_servers"), // Zed
     (&["mcp_servers"], "mcp_servers"),         // Codex
     (&["mcp", "mcpServers"], "mcp.mcpServers"),
-    (&["amp.mcpServers"], "amp.mcpServers"),   // Amp
-    (&["mcp"], "mcp"),                         // opencode, Crush
+    (&["amp.mcpServers"], "amp.mcpServers"), // Amp
+    (&["mcp"], "mcp"),                       // opencode, Crush
 ];
 /// Keys of an object `mcp` that are no servers.
 const NO_SERVERS: [&str; 6] = ["servers", "mcpServers", "inputs", "allowed", "excluded", "discovery"];
@@ -85,7 +85,9 @@ pub(super) fn malformed(document: &Map<String, Value>) -> Option<(&'static str, 
 /// Whether the file as a whole leaves a server out.
 pub(super) fn leaves_out(document: &Map<String, Value>, server: &str) -> bool {
     let lists = |places: &[&[&str]]| -> Vec<Vec<String>> {
-        let list = |keys: &&[&str]| Some(at(document, keys)?.as_array()?.iter().filter_map(Value::as_str).map(String::from).collect());
+        let list = |keys: &&[&str]| {
+            Some(at(document, keys)?.as_array()?.iter().filter_map(Value::as_str).map(String::from).collect())
+        };
         places.iter().filter_map(list).collect()
     };
     let has = |list: &Vec<String>| list.iter().any(|name| name == server);

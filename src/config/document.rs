@@ -32,7 +32,9 @@ impl Format {
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '"' | '\'' | ' ');
         match lines.next() {
-            Some(line) if line.starts_with('[') && line.ends_with(']') && line.contains(char::is_alphabetic) => Self::Toml,
+            Some(line) if line.starts_with('[') && line.ends_with(']') && line.contains(char::is_alphabetic) => {
+                Self::Toml
+            }
             Some(line) if line.split_once('=').is_some_and(|(key, _)| key.chars().all(is_word)) => Self::Toml,
             Some(line) if line == "---" => Self::Yaml,
             Some(line) if line.split_once(':').is_some_and(|(key, _)| !key.is_empty() && key.chars().all(is_word)) => {
@@ -65,7 +67,9 @@ pub(super) fn read(text: &str, format: Format) -> Result<Value, String> {
     match format {
         Format::Json => json(text).map_err(|error| match Format::guessed(text) {
             Format::Json => format!("not JSON: {error}"),
-            Format::Toml => format!("not JSON: {error}; it looks like TOML, which is read from files whose names end with `.toml`"),
+            Format::Toml => {
+                format!("not JSON: {error}; it looks like TOML, which is read from files whose names end with `.toml`")
+            }
             Format::Yaml => yaml(),
         }),
         Format::Toml => {

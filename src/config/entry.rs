@@ -13,13 +13,13 @@ use crate::units;
 
 /// Names that other clients have for a field, beside its own in snake and in camel case.
 const ALIASES: [(&str, &[&str]); 9] = [
-    ("command", &["cmd"]),                               // goose
-    ("cwd", &["workingDirectory", "workdir"]),           // Junie, Zed's older ones
-    ("env", &["environment", "envs"]),                   // opencode; goose
-    ("url", &["serverUrl", "httpUrl", "uri"]),           // Windsurf; Gemini CLI; goose
-    ("headers", &["http_headers"]),                      // Codex
-    ("type", &["transportType"]),                        // older versions of Cline
-    ("call_timeout", &["tool_timeout_sec"]),             // Codex
+    ("command", &["cmd"]),                                                              // goose
+    ("cwd", &["workingDirectory", "workdir"]),                                          // Junie, Zed's older ones
+    ("env", &["environment", "envs"]),                                                  // opencode; goose
+    ("url", &["serverUrl", "httpUrl", "uri"]),                                          // Windsurf; Gemini CLI; goose
+    ("headers", &["http_headers"]),                                                     // Codex
+    ("type", &["transportType"]),                                                       // older versions of Cline
+    ("call_timeout", &["tool_timeout_sec"]),                                            // Codex
     ("connect_timeout", &["startup_timeout_sec", "startup_timeout_ms", "initTimeout"]), // Codex; LibreChat
     ("sse_read_timeout", &["read_timeout"]),
 ];
@@ -209,8 +209,8 @@ impl<'a> Entry<'a> {
         let wrong = || self.wrong(key, "a positive number of seconds", found);
         let number = found.as_f64().filter(|number| *number > 0.0).ok_or_else(wrong)?;
         let folded = fold(key);
-        let is_milliseconds = folded.ends_with("ms")
-            || matches!(&*folded, "timeout" | "inittimeout") && number >= MILLISECONDS;
+        let is_milliseconds =
+            folded.ends_with("ms") || matches!(&*folded, "timeout" | "inittimeout") && number >= MILLISECONDS;
         let seconds = if is_milliseconds { number / 1000.0 } else { number };
         if is_milliseconds && !folded.ends_with("ms") {
             let message = format!(
@@ -233,7 +233,8 @@ impl<'a> Entry<'a> {
     pub(super) fn nearest(&self, key: &str) -> Option<String> {
         let folded = fold(key);
         let asked = self.notes.asked.borrow();
-        let near = asked.iter().map(String::as_str).map(|name| (strsim::damerau_levenshtein(&fold(name), &folded), name));
+        let near =
+            asked.iter().map(String::as_str).map(|name| (strsim::damerau_levenshtein(&fold(name), &folded), name));
         let (distance, name) = near.min_by_key(|(distance, _)| *distance)?;
         let slips = if folded.len() < 6 { 1 } else { 2 };
         (folded.len() > 2 && distance <= slips).then(|| name.into())

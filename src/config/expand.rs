@@ -292,7 +292,10 @@ mod tests {
             ("${NONE:-{\"a\": {}}}", "{\"a\": {}}"),
             ("$${A} $$${A} $$", "${A} $${A} $$"),
             ("${NONE:-$${A}}", "${A}"),
-            ("${d%/} ${#x} ${x//a/b} ${1} ${} ${a b} ${config:x}", "${d%/} ${#x} ${x//a/b} ${1} ${} ${a b} ${config:x}"),
+            (
+                "${d%/} ${#x} ${x//a/b} ${1} ${} ${a b} ${config:x}",
+                "${d%/} ${#x} ${x//a/b} ${1} ${} ${a b} ${config:x}",
+            ),
             ("${A ${A}", "${A a"),
             ("${", "${"),
             ("$A $(x) {env:A}", "$A $(x) {env:A}"),
@@ -346,9 +349,12 @@ mod tests {
         ] {
             assert_eq!(expansion.path(text), Ok(path.into()), "{text}");
         }
-        for (text, program) in
-            [("node", "node"), ("./run", "/work/project/.vscode/run"), ("~/bin/x", "/home/me/bin/x"), ("a.wasm", "/work/project/.vscode/a.wasm")]
-        {
+        for (text, program) in [
+            ("node", "node"),
+            ("./run", "/work/project/.vscode/run"),
+            ("~/bin/x", "/home/me/bin/x"),
+            ("a.wasm", "/work/project/.vscode/a.wasm"),
+        ] {
             assert_eq!(expansion.program(text), Ok(program.into()), "{text}");
         }
     }

@@ -9,7 +9,7 @@ use crate::error::Error;
 
 /// Keys whose lists name tools that can't be called, in camel case; snake case is read too.
 pub(super) const DENY: [&str; 18] = [
-    "excludeTools", // Gemini CLI, Qwen Code, pi
+    "excludeTools",  // Gemini CLI, Qwen Code, pi
     "disabledTools", // Roo Code, Windsurf, deepagents, Kiro, mcpo; Codex and Crush in snake case
     "excludedTools",
     "blockedTools",
@@ -61,8 +61,23 @@ const ASK_NOTHING: [&str; 8] = [
 ];
 /// Words that a key has which is about what tools can be called.
 const WORDS: [&str; 17] = [
-    "exclud", "disabl", "block", "deny", "denied", "disallow", "forbid", "includ", "allow", "enabl", "whitelist", "blacklist",
-    "filter", "only", "hidden", "permit", "permission",
+    "exclud",
+    "disabl",
+    "block",
+    "deny",
+    "denied",
+    "disallow",
+    "forbid",
+    "includ",
+    "allow",
+    "enabl",
+    "whitelist",
+    "blacklist",
+    "filter",
+    "only",
+    "hidden",
+    "permit",
+    "permission",
 ];
 /// Longest pattern, and how many with a `*` there may be in one entry.
 const PATTERN_BYTES: usize = 512;
@@ -202,9 +217,9 @@ impl List {
         std::iter::once(tool.to_string()).chain(prefixed).any(|tool| {
             // A tool whose name is written in another way is still that tool.
             let bare = folded(&tool);
-            forms(&tool).chain([bare]).any(|form| {
-                self.names.contains(&form) || self.patterns.iter().any(|pattern| matches(pattern, &form))
-            })
+            forms(&tool)
+                .chain([bare])
+                .any(|form| self.names.contains(&form) || self.patterns.iter().any(|pattern| matches(pattern, &form)))
         })
     }
 }

@@ -159,7 +159,9 @@ fn http(entry: &Entry<'_>, key: &'static str, kind: Option<&str>) -> Result<Http
     let has_own = headers.keys().any(|name| name.eq_ignore_ascii_case("authorization"));
     if headers::has_credentials(&url) && (auth.is_some() || has_own) {
         let other = if auth.is_some() { "`auth`" } else { "the header `Authorization`" };
-        return Err(entry.fault(written, format!("there are a name and password in it, which exclude {other}: keep one")));
+        return Err(
+            entry.fault(written, format!("there are a name and password in it, which exclude {other}: keep one"))
+        );
     }
     Ok(HttpConfig {
         url,
@@ -215,7 +217,8 @@ fn program(entry: &Entry<'_>) -> Result<Transport, Error> {
 /// `timeout` is a bound on requests over HTTP; what clients mean by it for a program differs.
 fn unused_timeout(entry: &Entry<'_>) -> Result<(), Error> {
     let Some((key, found)) = entry.get("timeout") else { return Ok(()) };
-    let unit = if found.as_f64().is_some_and(|number| number >= 1000.0) { " (it seems to be in milliseconds)" } else { "" };
+    let unit =
+        if found.as_f64().is_some_and(|number| number >= 1000.0) { " (it seems to be in milliseconds)" } else { "" };
     let message = format!(
         "it means nothing for a server that is started here{unit}: `call_timeout` bounds calls, `connect_timeout` the start, in seconds"
     );
@@ -242,7 +245,8 @@ fn slips(entry: &Entry<'_>) -> Result<(), Error> {
             return Err(entry.fault(key, none("sandbox")));
         }
         if let Some(meant) = filter::meant(key) {
-            let message = format!("{}. It seems to say which tools can be called, so the server does not start", none(meant));
+            let message =
+                format!("{}. It seems to say which tools can be called, so the server does not start", none(meant));
             return Err(entry.fault(key, message));
         }
         match entry.nearest(key) {

@@ -194,7 +194,11 @@ impl Accounts {
     pub(super) async fn search_tools(&self, query: String, detail_level: &str) -> Result<String, String> {
         let detail: Detail = detail_level.parse()?;
         if query.len() > QUERY_BYTES {
-            return Err(format!("the query has {}, and at most {} are searched for", size(query.len()), size(QUERY_BYTES)));
+            return Err(format!(
+                "the query has {}, and at most {} are searched for",
+                size(query.len()),
+                size(QUERY_BYTES)
+            ));
         }
         let from = Instant::now();
         let found = self.door.search_tools(query, detail).await;

@@ -132,7 +132,8 @@ impl ConfigPlace<'_> {
         cwd: Option<&Path>,
     ) -> Result<Program, Error> {
         let file = env_file.map(|file| self.path("envFile", file)).transpose()?;
-        let file = file.map(|file| read_env_file(&file)).transpose().map_err(|message| self.wrong("envFile", message))?;
+        let file =
+            file.map(|file| read_env_file(&file)).transpose().map_err(|message| self.wrong("envFile", message))?;
         // The entry's own go before those of the file.
         let mut variables = file.unwrap_or_default();
         for (name, value) in env {
@@ -663,7 +664,10 @@ impl Inner {
         let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_str()).collect();
         for (name, key) in filter.unknown(&names) {
             let near = did_you_mean(&suggest(name, names.iter().copied()));
-            tracing::warn!("the server `{}` has no tool `{name}`, which `{key}` of its configuration names{near}", self.name);
+            tracing::warn!(
+                "the server `{}` has no tool `{name}`, which `{key}` of its configuration names{near}",
+                self.name
+            );
         }
         ToolSet::new(tools).without(|tool| filter.why_not(tool).map(|key| self.excluded(key)))
     }

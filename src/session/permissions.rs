@@ -66,7 +66,9 @@ pub(crate) fn permissions(name: &str, source: Result<&Source, Error>, settings: 
         }
         Source::Entry(entry) => entry,
     };
-    let Transport::Stdio { command, args, env, env_file, cwd, sandbox } = &entry.transport else { return bare("remote") };
+    let Transport::Stdio { command, args, env, env_file, cwd, sandbox } = &entry.transport else {
+        return bare("remote");
+    };
     let isolation = place
         .program(command, args, env, env_file.as_deref(), cwd.as_deref())
         .and_then(|program| Ok((place.isolation(&program, sandbox.as_ref(), settings.sandbox.as_ref())?, program)));
