@@ -235,7 +235,9 @@ impl<'a> Entry<'a> {
         let asked = self.notes.asked.borrow();
         let near =
             asked.iter().map(String::as_str).map(|name| (strsim::damerau_levenshtein(&fold(name), &folded), name));
-        let (distance, name) = near.min_by_key(|(distance, _)| *distance)?;
+        // Of two forms of a name, the one that is written like this.
+        let is_like = |name: &str| name.contains('_') == key.contains('_');
+        let (distance, name) = near.min_by_key(|(distance, name)| (*distance, !is_like(name)))?;
         let slips = if folded.len() < 6 { 1 } else { 2 };
         (folded.len() > 2 && distance <= slips).then(|| name.into())
     }

@@ -255,6 +255,13 @@ pub(super) fn parse(entry: &Entry<'_>, server: &str, document: &Entry<'_>) -> Re
     lists(entry, &mut filter, true)?;
     if let Some((key, Value::Object(fields))) = entry.find(TOOL_FILTER) {
         lists(&entry.inner(key, fields), &mut filter, true)?;
+        // So that a message names the whole path.
+        let named = format!("{key}.");
+        filter.deny.iter_mut().chain(&mut filter.allow).for_each(|list| {
+            if fields.contains_key(&list.key) && !entry.fields.contains_key(&list.key) {
+                list.key.insert_str(0, &named);
+            }
+        });
     } else if let Some((key, found)) = entry.find(TOOL_FILTER)
         && !found.is_null()
     {
