@@ -799,7 +799,7 @@ impl Inner {
     fn source(&self, name: &str) -> Result<Source, Error> {
         match self.setup.in_process(name) {
             Some(source) => Ok(source.clone()),
-            None => Ok(Source::Entry(self.configured().config.server(name)?)),
+            None => Ok(Source::Entry(Box::new(self.configured().config.server(name)?))),
         }
     }
 
@@ -909,14 +909,11 @@ impl ScriptDoor {
         let session = self.client.connect(&space.name).await.map_err(unreachable)?;
         let tools = session.tools().await.map_err(unreachable)?;
         let Some(entry) = tools.resolve(&call.tool, call.by_name) else {
-            let message = match tools.why_excluded(&call.tool) {
-                Some(reason) => {
-                    format!("the tool `{}` of the server `{}` is not there: {reason}", call.tool, call.server)
-                }
-                None => {
-                    let hint = did_you_mean(&tools.suggest(&call.tool));
-                    format!("the server `{}` has no tool `{}`{hint}", call.server, call.tool)
-                }
+            let message = if let Some(reason) = tools.why_excluded(&call.tool) {
+                format!("the tool `{}` of the server `{}` is not there: {reason}", call.tool, call.server)
+            } else {
+                let hint = did_you_mean(&tools.suggest(&call.tool));
+                format!("the server `{}` has no tool `{}`{hint}", call.server, call.tool)
             };
             return Err(fail(FailureKind::UnknownTool, message));
         };

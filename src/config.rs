@@ -438,11 +438,12 @@ impl Config {
             let Value::Object(inner) = inner else { return };
             servers = inner;
         }
-        match &entry {
-            Some(entry) => drop(servers.insert(name.into(), entry.clone())),
+        match entry.clone() {
+            Some(entry) => drop(servers.insert(name.into(), entry)),
             None => drop(servers.shift_remove(name)),
         }
-        self.text = self.text.take().and_then(|text| {
+        let written = self.text.take().zip(Some(entry));
+        self.text = written.and_then(|(text, entry)| {
             let document = Value::Object(self.document.clone());
             document::edited(&text, &keys, entry.as_ref(), &document).map(Into::into)
         });

@@ -36,7 +36,7 @@ impl Format {
                 Self::Toml
             }
             Some(line) if line.split_once('=').is_some_and(|(key, _)| key.chars().all(is_word)) => Self::Toml,
-            Some(line) if line == "---" => Self::Yaml,
+            Some("---") => Self::Yaml,
             Some(line) if line.split_once(':').is_some_and(|(key, _)| !key.is_empty() && key.chars().all(is_word)) => {
                 Self::Yaml
             }

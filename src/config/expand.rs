@@ -62,7 +62,7 @@ impl Expansion<'_> {
     /// `text` with all that is in `${…}` replaced, where it is a name. `$${` is a `${` that stays. `Err` says what is missing, and
     /// holds no value.
     pub(crate) fn expand(&self, text: &str) -> Result<String, String> {
-        if !text.contains("${") && !(self.surroundings.braces && text.contains('{')) {
+        if !(text.contains("${") || self.surroundings.braces && text.contains('{')) {
             return Ok(text.into());
         }
         self.expand_within(text, LEVELS)

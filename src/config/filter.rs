@@ -44,9 +44,9 @@ pub(super) const ALLOW: [&str; 13] = [
     "toolsInclude",
     "allowedToolNames", // OpenAI Agents SDK
 ];
-/// An array of the only tools, as Copilot CLI has it; or an object of tools that are on or off, as opencode and MCPHub have it.
+/// An array of the only tools, as Copilot CLI has it; or an object of tools that are on or off, as opencode has it.
 pub(super) const TOOLS: &str = "tools";
-/// An object of lists, as the OpenAI Agents SDK has it.
+/// An object of lists, as the Agents SDK has it.
 pub(super) const TOOL_FILTER: &str = "toolFilter";
 /// Keys with `tool` in them that say which calls nobody is asked about. Nobody is asked here, so they change nothing.
 const ASK_NOTHING: [&str; 8] = [

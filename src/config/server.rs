@@ -104,7 +104,7 @@ fn server(
         }
     };
     if matches!(transport, Transport::Stdio { .. }) {
-        unused_timeout(entry)?;
+        unused_timeout(entry);
     } else {
         entry.no_sandbox()?;
     }
@@ -215,15 +215,14 @@ fn program(entry: &Entry<'_>) -> Result<Transport, Error> {
 }
 
 /// `timeout` is a bound on requests over HTTP; what clients mean by it for a program differs.
-fn unused_timeout(entry: &Entry<'_>) -> Result<(), Error> {
-    let Some((key, found)) = entry.get("timeout") else { return Ok(()) };
+fn unused_timeout(entry: &Entry<'_>) {
+    let Some((key, found)) = entry.get("timeout") else { return };
     let unit =
         if found.as_f64().is_some_and(|number| number >= 1000.0) { " (it seems to be in milliseconds)" } else { "" };
     let message = format!(
         "it means nothing for a server that is started here{unit}: `call_timeout` bounds calls, `connect_timeout` the start, in seconds"
     );
     entry.warn(key, message);
-    Ok(())
 }
 
 fn no_transport(entry: &Entry<'_>) -> Error {

@@ -220,7 +220,7 @@ type Serve = dyn Fn(DuplexStream) -> BoxFuture<'static, ()> + Send + Sync;
 #[derive(Clone)]
 pub(crate) enum Source {
     /// As its entry says.
-    Entry(ServerConfig),
+    Entry(Box<ServerConfig>),
     /// In this process.
     InProcess(Arc<Serve>),
     /// A wasm file in memory.
