@@ -404,13 +404,14 @@ impl Config {
     ///
     /// # Errors
     /// [`Error::Config`] if the entry is malformed; nothing is changed then.
+    #[expect(clippy::needless_pass_by_value, reason = "a program makes it for this, and has no use for it afterwards")]
     pub fn add_server(&mut self, name: &str, entry: Value) -> Result<(), Error> {
         let location = self.entry(name).map(|(location, _)| location).or_else(|| locations(&self.document).next());
         let none = Map::new();
         let own = Location { keys: &[SERVERS], path: SERVERS, servers: &none };
         let location = location.unwrap_or(own);
         self.parse(location, name, &entry, &Notes::default())?;
-        self.set(location.keys, name, Some(entry));
+        self.set(location.keys, name, Some(&entry));
         Ok(())
     }
 
@@ -430,7 +431,7 @@ impl Config {
     }
 
     /// Sets an entry in the document and in its text, or removes it.
-    fn set(&mut self, location: &[&'static str], name: &str, entry: Option<Value>) {
+    fn set(&mut self, location: &[&'static str], name: &str, entry: Option<&Value>) {
         let keys: Vec<&str> = location.iter().copied().chain([name]).collect();
         let mut servers = &mut self.document;
         for key in location {
@@ -438,14 +439,13 @@ impl Config {
             let Value::Object(inner) = inner else { return };
             servers = inner;
         }
-        match entry.clone() {
-            Some(entry) => drop(servers.insert(name.into(), entry)),
+        match entry {
+            Some(entry) => drop(servers.insert(name.into(), entry.clone())),
             None => drop(servers.shift_remove(name)),
         }
-        let written = self.text.take().zip(Some(entry));
-        self.text = written.and_then(|(text, entry)| {
+        self.text = self.text.take().and_then(|text| {
             let document = Value::Object(self.document.clone());
-            document::edited(&text, &keys, entry.as_ref(), &document).map(Into::into)
+            document::edited(&text, &keys, entry, &document).map(Into::into)
         });
     }
 
