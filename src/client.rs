@@ -16,7 +16,7 @@ use rmcp::service::Peer;
 use serde_json::{Map, Value, json};
 
 use crate::catalog::{Catalog, Checked, Namespaces, SearchResults, start};
-use crate::config::{Config, SandboxConfig};
+use crate::config::{Config, Input, SandboxConfig};
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::middleware::{Chain, Middleware, RequestLog, TraceContext};
@@ -25,8 +25,8 @@ use crate::script::{self, Call, Called, Door, Execution, Isolation, Run};
 use crate::serve::{CodeMode, CodeModeServer, Description};
 use crate::session::authorization::{AuthorizationRequest, AuthorizationSettings, StoredAuthorization, TokenStore};
 use crate::session::{
-    self, CallbackError, Callbacks, Children, Listings, Origin, Patience, Permissions, ServerMessage, ServerStatus,
-    Session, SessionSettings, Source,
+    self, CallbackError, Callbacks, Children, Inputs, Listings, Origin, Patience, Permissions, ServerMessage,
+    ServerStatus, Session, SessionSettings, Source,
 };
 use crate::tool::{BoxFuture, CallOptions, Detail, Failure, FailureKind, LogSink, text_value};
 
@@ -129,6 +129,24 @@ impl ClientBuilder {
     /// is not called; `|name| std::env::var(name).ok()` is what most programs want.
     pub fn variables(mut self, variables: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
         self.setup.settings.variables = Arc::new(variables);
+        self
+    }
+
+    /// Asks the user for what a configuration needs: the `inputs` in `${input:NAME}`, as VS Code has them. It is asked when the first server
+    /// that needs an input is connected, once for each, one at a time. `None` takes the input's `default`. Where this is not called, or
+    /// there is no answer and no default, the variable [`Input::variable`] has to be set.
+    ///
+    /// ```
+    /// let client = rhaiway::Client::builder()
+    ///     .on_input(|input| async move { Ok::<_, String>((input.id == "region").then(|| "eu".to_string())) })
+    ///     .build()?;
+    /// # Ok::<(), rhaiway::Error>(())
+    /// ```
+    pub fn on_input<F>(mut self, ask: impl Fn(Input) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Option<String>, String>> + Send + 'static,
+    {
+        self.setup.settings.inputs.ask = Some(Arc::new(move |input| -> BoxFuture<'static, _> { Box::pin(ask(input)) }));
         self
     }
 
@@ -502,6 +520,7 @@ impl Client {
             authorization: AuthorizationSettings::default(),
             sandbox: None,
             compiling: Compiling::default(),
+            inputs: Inputs::default(),
         };
         let setup = Setup {
             allowed: None,
@@ -977,11 +996,13 @@ impl ScriptDoor {
                     .await
                     .map_err(|error| fail(error.kind().unwrap_or(FailureKind::Connection), error.to_string()));
             }
-            let hint = tools.unknown(&call.tool);
-            return Err(fail(
-                FailureKind::UnknownTool,
-                format!("the server `{}` has no tool `{}`{hint}", call.server, start(&call.tool)),
-            ));
+            let tool = start(&call.tool);
+            let message = if let Some(reason) = tools.why_excluded(&call.tool, call.by_name) {
+                format!("the tool `{tool}` of the server `{}` is not there: {reason}", call.server)
+            } else {
+                format!("the server `{}` has no tool `{tool}`{}", call.server, tools.unknown(&call.tool))
+            };
+            return Err(fail(FailureKind::UnknownTool, message));
         };
         let tool = &entry.tool;
         *tool_name = Some(tool.name.clone());

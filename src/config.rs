@@ -1,42 +1,55 @@
-//! The `mcpServers` configuration that editors and agents already have, typed. Reads and writes JSON; connects to nothing.
+//! The configurations that editors and agents already have, typed: their servers, wherever they keep them and whatever they call the
+//! keys. Reads and writes JSON; connects to nothing.
 
 mod auth;
+mod dialects;
+mod document;
+mod entry;
+mod env_file;
+mod expand;
+mod filter;
+mod headers;
 mod sandbox;
+mod server;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use crate::error::Error;
 use crate::limits::Limits;
+use crate::near::did_you_mean;
+
+use dialects::{Location, locations};
+use document::Format;
+use entry::{Entry, Notes};
 
 pub use auth::{AuthConfig, Grant, IdentityProvider, OAuthConfig};
+pub(crate) use env_file::read as read_env_file;
+pub use expand::Input;
+pub(crate) use expand::{Expansion, Surroundings};
+pub use filter::ToolFilter;
 pub use sandbox::{Access, Endpoint, Lifetime, Mount, SandboxConfig};
 
 const SERVERS: &str = "mcpServers";
 const LIMITS: &str = "limits";
-/// What a `type` may be, as various clients write it, with the key that such an entry has.
-const KINDS: [(&str, &str); 8] = [
-    ("stdio", "command"),
-    ("http", "url"),
-    ("streamable-http", "url"),
-    ("streamable_http", "url"),
-    ("streamableHttp", "url"),
-    (SSE, "url"),
-    ("ws", "ws_url"),
-    ("websocket", "ws_url"),
-];
-const SSE: &str = "sse";
-/// What VS Code calls it.
-const SERVERS_OF_VS_CODE: &str = "servers";
+/// Longest file that is read.
+const FILE_BYTES: u64 = 16 << 20;
+/// Folders in which clients keep their configuration for the folder above.
+const CLIENT_FOLDERS: [&str; 9] =
+    [".vscode", ".cursor", ".roo", ".gemini", ".codex", ".amazonq", ".kiro", ".zed", ".windsurf"];
 
-/// Which servers there are and how they are reached: `{"mcpServers": {"name": {…}}}`.
+/// Which servers there are and how they are reached: `{"mcpServers": {"name": {…}}}`, or what other clients have in its place, such as
+/// `servers` (VS Code), `context_servers` (Zed) and `mcp` (opencode).
 ///
-/// Keys that rhaiway does not know are kept, and written again by [`Config::save`]. A malformed entry does not take the others
-/// down: it is an error only when it is used, and [`Config::problems`] lists all of them.
+/// Keys that rhaiway does not know are kept, and written again by [`Config::save`]; comments too. A malformed entry does not take the others
+/// down: it is an error only when it is used, and [`Config::problems`] lists all of them. [`Config::warnings`] lists what is read, and most
+/// likely was meant in another way.
 ///
 /// ```
 /// let config = rhaiway::Config::from_value(serde_json::json!({"mcpServers": {
@@ -46,15 +59,41 @@ const SERVERS_OF_VS_CODE: &str = "servers";
 /// assert_eq!(config.server_names(), ["files", "remote"]);
 /// # Ok::<(), rhaiway::Error>(())
 /// ```
-#[derive(Clone, PartialEq, Default)]
+#[derive(Clone, Default)]
 pub struct Config {
     document: Map<String, Value>,
+    /// What it was read from, with all changes: JSON with comments.
+    text: Option<Arc<str>>,
+    folder: Option<PathBuf>,
+}
+
+impl PartialEq for Config {
+    /// Whether both say the same, comments aside.
+    fn eq(&self, other: &Self) -> bool {
+        self.document == other.document
+    }
 }
 
 impl fmt::Debug for Config {
     /// The names of the servers alone, as an entry may hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config").field("servers", &self.server_names()).finish_non_exhaustive()
+    }
+}
+
+/// What a configuration says and most likely does not mean. Its `Display` names the path, and no value that may be secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConfigWarning {
+    /// JSON path, such as `mcpServers.files.timeout`.
+    pub path: String,
+    /// What is made of it, and what to write.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "in the configuration, {}: {}", self.path, self.message)
     }
 }
 
@@ -82,20 +121,29 @@ pub struct ServerConfig {
     /// How long a server that was started here may take to end after its input was closed, and again after SIGTERM (`stop_timeout`, in
     /// seconds). Where it is not set, 2 s each; for `docker` and the like 1 s and 10 s.
     pub stop_timeout: Option<Duration>,
+    /// Which of its tools can be called (`includeTools`, `excludeTools`, …); all where nothing is said.
+    pub tools: ToolFilter,
+    /// Where the entry is, as a path: `mcpServers.files`.
+    pub(crate) path: String,
+    /// What its strings are expanded with.
+    pub(crate) surroundings: Surroundings,
 }
 
-/// Kind of connection. Strings may hold `${VAR}` and `${VAR:-default}`, which are expanded when the server is connected.
+/// Kind of connection. Strings may hold `${VAR}`, `${VAR:-default}` and the like, which are expanded when the server is connected. Relative
+/// paths start in the folder of the configuration's file.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Transport {
     /// A child process that speaks MCP on its standard input and output (`command`).
     Stdio {
-        /// Program, looked up on the `PATH`.
+        /// Program, looked up on the `PATH`; or its path, which starts in the folder of the configuration's file.
         command: String,
         /// Its arguments.
         args: Vec<String>,
         /// Variables it gets beside the few that every program needs.
         env: BTreeMap<String, String>,
+        /// A file of further variables (`envFile`), which those of `env` go before.
+        env_file: Option<PathBuf>,
         /// Folder it runs in; this process's own where it is not set.
         cwd: Option<PathBuf>,
         /// What the entry says of a sandbox (`sandbox`): that of the client where it says nothing.
@@ -173,59 +221,81 @@ impl Config {
         let Value::Object(document) = value else {
             return Err(fault("(top level)", format!("expected an object with `mcpServers`, found {}", kind(&value))));
         };
-        let config = Self { document };
-        match config.document.get(config.key()) {
-            Some(Value::Object(_)) => Ok(config),
-            Some(other) => {
-                Err(fault(config.key(), format!("expected an object of servers by name, found {}", kind(other))))
-            }
-            None if config.document.is_empty() => Ok(config),
-            None => {
-                let keys: Vec<&str> = config.document.keys().map(String::as_str).collect();
-                Err(fault("(top level)", format!("expected `{SERVERS}`, found only `{}`", keys.join("`, `"))))
-            }
+        if let Some((path, other)) = dialects::malformed(&document) {
+            return Err(fault(path, format!("expected an object of servers by name, found {}", kind(other))));
         }
+        if locations(&document).next().is_none() && !document.is_empty() {
+            let keys: Vec<&str> = document.keys().map(String::as_str).collect();
+            return Err(fault("(top level)", format!("expected `{SERVERS}`, found only `{}`", keys.join("`, `"))));
+        }
+        Ok(Self { document, text: None, folder: None })
     }
 
-    /// Where the servers are.
-    fn key(&self) -> &'static str {
-        let other = !self.document.contains_key(SERVERS) && self.document.contains_key(SERVERS_OF_VS_CODE);
-        if other { SERVERS_OF_VS_CODE } else { SERVERS }
-    }
-
-    /// Reads a configuration file.
+    /// Reads a configuration file: JSON, in which comments and commas at the end are allowed, or TOML (`.toml`).
     ///
     /// # Errors
     /// [`Error::File`] if it can't be read, [`Error::Config`] with line and column if it is not JSON.
     #[doc(alias = "from_config_file")]
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|source| Error::File {
-            action: "read",
-            path: path.into(),
-            source: source.into(),
-        })?;
-        let value = serde_json::from_str(text.trim_start_matches('\u{feff}'))
-            .map_err(|error| fault(&path.display().to_string(), format!("not JSON: {error}")))?;
-        Self::from_value(value).map_err(|error| match error {
-            Error::Config { path: place, message } => fault(&format!("{}, {place}", path.display()), message),
-            other => other,
-        })
+        let read = || -> std::io::Result<String> {
+            let mut text = String::new();
+            std::fs::File::open(path)?.take(FILE_BYTES + 1).read_to_string(&mut text)?;
+            if text.len() as u64 > FILE_BYTES {
+                return Err(std::io::Error::other("it is longer than 16 MiB"));
+            }
+            Ok(text)
+        };
+        let text = read().map_err(|source| Error::File { action: "read", path: path.into(), source: source.into() })?;
+        Self::from_text(&text, path)
     }
 
-    /// Writes the configuration as indented JSON, through a temporary file, so that a reader sees the old or the new one. Variables
-    /// stay as they were written, unexpanded.
+    /// Reads the text of a configuration file that was read already. `file` is where it was: paths in it start there, and errors name it.
+    ///
+    /// ```
+    /// let text = r#"{"mcpServers": {"files": {"command": "./server"}}} // ours"#;
+    /// let config = rhaiway::Config::from_text(text, "/home/me/project/mcp.json")?;
+    /// assert_eq!(config.server_names(), ["files"]);
+    /// # Ok::<(), rhaiway::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// [`Error::File`].
+    /// [`Error::Config`] with line and column if it is not JSON.
+    pub fn from_text(text: &str, file: impl AsRef<Path>) -> Result<Self, Error> {
+        let file = file.as_ref();
+        let format = Format::of_file(file);
+        let value = document::read(text, format).map_err(|message| fault(&file.display().to_string(), message))?;
+        let config = Self::from_value(value).map_err(|error| match error {
+            Error::Config { path: place, message } => fault(&format!("{}, {place}", file.display()), message),
+            other => other,
+        })?;
+        // Servers may be started in another folder, and are to find what the configuration means.
+        let folder = std::path::absolute(file).ok().and_then(|file| file.parent().map(Path::to_path_buf));
+        let text = (format == Format::Json).then(|| text.into());
+        Ok(Self { text, folder, ..config })
+    }
+
+    /// Writes the configuration through a temporary file, so that a reader sees the old or the new one: as the text that it was read from,
+    /// comments included, with the changes; or else as indented JSON. Variables stay as they were written, unexpanded.
+    ///
+    /// # Errors
+    /// [`Error::File`], also for a file whose name says that it is not JSON.
     #[doc(alias = "save_config")]
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
         let write = || -> std::io::Result<()> {
+            if Format::of_file(path) != Format::Json {
+                let message = "a configuration is written as JSON only: choose a name that ends with `.json`";
+                return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, message));
+            }
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            serde_json::to_writer_pretty(&mut file, &self.document)?;
-            std::io::Write::write_all(&mut file, b"\n")?;
+            if let Some(text) = &self.text {
+                std::io::Write::write_all(&mut file, text.as_bytes())?;
+            } else {
+                serde_json::to_writer_pretty(&mut file, &self.document)?;
+                std::io::Write::write_all(&mut file, b"\n")?;
+            }
             file.as_file().sync_all()?;
             file.persist(path)?;
             Ok(())
@@ -236,7 +306,9 @@ impl Config {
     /// Names of the configured servers, in the order of the document.
     #[must_use]
     pub fn server_names(&self) -> Vec<String> {
-        self.entries().into_iter().flat_map(Map::keys).cloned().collect()
+        let mut seen = std::collections::HashSet::new();
+        let names = locations(&self.document).flat_map(|location| location.entries().map(|(name, _)| name));
+        names.filter(|name| seen.insert(name.as_str())).cloned().collect()
     }
 
     /// One server, checked.
@@ -244,10 +316,30 @@ impl Config {
     /// # Errors
     /// [`Error::UnknownServer`], or [`Error::Config`] with the path of the fault.
     pub fn server(&self, name: &str) -> Result<ServerConfig, Error> {
-        match self.entries().and_then(|entries| entries.get(name)) {
-            Some(entry) => parse(name, entry),
+        match self.entry(name) {
+            Some((location, entry)) => self.parse(location, name, entry, &Notes::default()),
             None => Err(Error::UnknownServer { name: name.into(), known: self.server_names() }),
         }
+    }
+
+    fn parse(&self, at: Location<'_>, name: &str, entry: &Value, notes: &Notes) -> Result<ServerConfig, Error> {
+        let surroundings = || self.surroundings(at, entry);
+        let document = Entry { place: String::new(), fields: &self.document, notes };
+        server::parse(&format!("{}.{name}", at.path), name, entry, &document, surroundings, notes)
+    }
+
+    /// What the strings of an entry are expanded with.
+    fn surroundings(&self, location: Location<'_>, entry: &Value) -> Surroundings {
+        let above = |folder: &Path| {
+            let name = folder.file_name()?.to_str()?;
+            CLIENT_FOLDERS.contains(&name).then(|| folder.parent().map(Path::to_path_buf))?
+        };
+        let workspace = self.folder.as_deref().map(|folder| above(folder).unwrap_or_else(|| folder.into()));
+        let text = entry.to_string();
+        let ids: Vec<&str> = expand::input_ids(&text).collect();
+        let mut inputs = if ids.is_empty() { Vec::new() } else { dialects::inputs(&self.document) };
+        inputs.retain(|input| ids.contains(&input.id.as_str()));
+        Surroundings { folder: self.folder.clone(), workspace, braces: location.has_braces(), inputs }
     }
 
     /// The bounds on scripts: the defaults, changed by what stands in `limits` beside `mcpServers`, such as
@@ -267,29 +359,77 @@ impl Config {
         Ok(limits)
     }
 
-    /// Whether the entry says `"disabled": true` or `"enabled": false`, as some editors do.
+    /// Whether the entry says `"disabled": true` or `"enabled": false`, as some editors do, or the file leaves it out as a whole.
     pub(crate) fn is_disabled(&self, name: &str) -> bool {
-        let entry = self.entries().and_then(|entries| entries.get(name));
-        entry.is_some_and(|entry| {
-            entry.get("disabled") == Some(&Value::Bool(true)) || entry.get("enabled") == Some(&Value::Bool(false))
-        })
+        let says = |key: &str, value: bool| {
+            self.entry(name).is_some_and(|(_, entry)| entry.get(key) == Some(&Value::Bool(value)))
+        };
+        says("disabled", true) || says("enabled", false) || dialects::leaves_out(&self.document, name)
     }
 
     /// The faults of all malformed entries.
     #[must_use]
     pub fn problems(&self) -> Vec<Error> {
-        self.entries().into_iter().flatten().filter_map(|(name, entry)| parse(name, entry).err()).collect()
+        self.all().into_iter().filter_map(|(parsed, _)| parsed.err()).collect()
     }
 
-    /// Adds a server, or replaces the one of that name.
+    /// What is read and most likely was meant in another way: keys with slips, times in milliseconds, headers that can't be set.
+    ///
+    /// ```
+    /// let config = rhaiway::Config::from_value(serde_json::json!({"mcpServers": {"a": {"command": "x", "args_": []}}}))?;
+    /// let warning = config.warnings().remove(0).to_string();
+    /// assert_eq!(warning, "in the configuration, mcpServers.a.args_: there is no such key: did you mean `args`?");
+    /// # Ok::<(), rhaiway::Error>(())
+    /// ```
+    #[must_use]
+    pub fn warnings(&self) -> Vec<ConfigWarning> {
+        let mut warnings = Vec::new();
+        for key in self.document.keys().filter(|key| *key != LIMITS && entry::fold(key) != "inputs") {
+            let slip = |known: &str| strsim::damerau_levenshtein(&entry::fold(key), known) <= 1;
+            if let Some(meant) = [LIMITS, "inputs"].into_iter().find(|known| slip(known)) {
+                let message = format!("there is no such key{}", did_you_mean(&[meant]));
+                warnings.push(ConfigWarning { path: key.clone(), message });
+            }
+        }
+        let mut seen = BTreeMap::new();
+        for location in locations(&self.document) {
+            for (name, _) in location.entries() {
+                if let Some(first) = seen.get(name) {
+                    let message = format!("it is not used, as there is `{first}.{name}`, which goes before it");
+                    warnings.push(ConfigWarning { path: format!("{}.{name}", location.path), message });
+                } else {
+                    seen.insert(name, location.path);
+                }
+            }
+        }
+        let of_entries = self.all().into_iter().filter(|(parsed, _)| parsed.is_ok()).flat_map(|(_, warnings)| warnings);
+        warnings.extend(of_entries);
+        warnings
+    }
+
+    /// All entries that are used, each with what comes up.
+    fn all(&self) -> Vec<(Result<ServerConfig, Error>, Vec<ConfigWarning>)> {
+        let parsed = |name: String| {
+            let notes = Notes::default();
+            let (location, entry) = self.entry(&name)?;
+            let parsed = self.parse(location, &name, entry, &notes);
+            Some((parsed, notes.take_warnings()))
+        };
+        self.server_names().into_iter().filter_map(parsed).collect()
+    }
+
+    /// Adds a server, or replaces the one of that name. Comments in the file stay, but for those within an entry that is replaced.
     ///
     /// # Errors
     /// [`Error::Config`] if the entry is malformed; nothing is changed then.
+    #[expect(clippy::needless_pass_by_value, reason = "a program makes it for this, and has no use for it afterwards")]
     pub fn add_server(&mut self, name: &str, entry: Value) -> Result<(), Error> {
-        parse(name, &entry)?;
-        if let Value::Object(servers) = self.document.entry(self.key()).or_insert_with(|| Value::Object(Map::new())) {
-            servers.insert(name.into(), entry);
-        }
+        let location = self.entry(name).map(|(location, _)| location).or_else(|| locations(&self.document).next());
+        let none = Map::new();
+        let own = Location { keys: &[SERVERS], path: SERVERS, servers: &none };
+        let location = location.unwrap_or(own);
+        self.parse(location, name, &entry, &Notes::default())?;
+        self.set(location.keys, name, Some(&entry));
         Ok(())
     }
 
@@ -298,206 +438,38 @@ impl Config {
     /// # Errors
     /// [`Error::UnknownServer`].
     pub fn remove_server(&mut self, name: &str) -> Result<(), Error> {
-        let key = self.key();
-        let servers = self.document.get_mut(key).and_then(Value::as_object_mut);
-        let removed = servers.and_then(|servers| servers.shift_remove(name));
-        removed.map(drop).ok_or_else(|| Error::UnknownServer { name: name.into(), known: self.server_names() })
-    }
-
-    fn entries(&self) -> Option<&Map<String, Value>> {
-        self.document.get(self.key()).and_then(Value::as_object)
-    }
-}
-
-/// The revisions of the protocol that an entry can ask for.
-const PROTOCOL_VERSIONS: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"];
-
-fn parse(name: &str, entry: &Value) -> Result<ServerConfig, Error> {
-    let place = format!("{SERVERS}.{name}");
-    let Value::Object(fields) = entry else {
-        return Err(fault(&place, format!("expected an object, found {}", kind(entry))));
-    };
-    let entry = Entry { place, fields };
-    let given: Vec<&str> = ["command", "url", "ws_url"].into_iter().filter(|key| fields.contains_key(*key)).collect();
-    let kind = match given.as_slice() {
-        [key] => entry.kind(key)?,
-        _ => None,
-    };
-    let http = |key| -> Result<HttpConfig, Error> {
-        Ok(HttpConfig {
-            url: entry.required_text(key)?,
-            headers: entry.text_map("headers")?,
-            auth: auth::parse(&entry)?,
-            timeout: entry.seconds("timeout")?,
-            read_timeout: entry.seconds("sse_read_timeout")?,
-            sse_fallback: kind.is_none() && key == "url",
-            ca_file: entry.text("ca_file")?,
-            client_cert: entry.text("client_cert")?,
-            client_key: entry.text("client_key")?,
-        })
-    };
-    let transport = match given.as_slice() {
-        ["command"] => Transport::Stdio {
-            command: entry.required_text("command")?,
-            args: entry.texts("args")?,
-            env: entry.text_map("env")?,
-            cwd: entry.text("cwd")?.map(PathBuf::from),
-            sandbox: sandbox::parse(&entry)?,
-            inherit_env: entry.variable_names("inherit_env")?,
-        },
-        ["url"] if kind == Some(SSE) => Transport::Sse(http("url")?),
-        ["url"] => Transport::Http(http("url")?),
-        ["ws_url"] => Transport::WebSocket(http("ws_url")?),
-        [] => {
-            return Err(fault(
-                &entry.place,
-                "it has none of `command` (stdio), `url` (HTTP), `ws_url` (WebSocket)".into(),
-            ));
+        if self.entry(name).is_none() {
+            return Err(Error::UnknownServer { name: name.into(), known: self.server_names() });
         }
-        several => {
-            return Err(fault(
-                &entry.place,
-                format!("it has `{}`, which exclude each other: keep one", several.join("` and `")),
-            ));
+        // One of the same name at another place is not to come up in its place.
+        while let Some((location, _)) = self.entry(name) {
+            self.set(location.keys, name, None);
         }
-    };
-    if !matches!(transport, Transport::Stdio { .. }) {
-        entry.no_sandbox()?;
-    }
-    Ok(ServerConfig {
-        transport,
-        connect_timeout: entry.seconds("connect_timeout")?,
-        call_timeout: entry.seconds("call_timeout")?,
-        calls_in_flight: entry.count("calls_in_flight")?,
-        calls_per_second: entry.rate("calls_per_second")?,
-        keep_alive: entry.seconds("keep_alive")?,
-        protocol_version: entry.one_of("protocol_version", PROTOCOL_VERSIONS)?,
-        stop_timeout: entry.seconds("stop_timeout")?,
-    })
-}
-
-/// A server's entry while it is read; every fault names its path.
-struct Entry<'a> {
-    place: String,
-    fields: &'a Map<String, Value>,
-}
-
-impl Entry<'_> {
-    fn wrong(&self, key: &str, expected: &str, found: &Value) -> Error {
-        fault(&format!("{}.{key}", self.place), format!("expected {expected}, found {}", kind(found)))
+        Ok(())
     }
 
-    /// The kind of connection that `type` names, or `transport`, which other clients say for it. `given` is the key that the entry has.
-    fn kind(&self, given: &str) -> Result<Option<&'static str>, Error> {
-        let mut found = None;
-        for key in ["type", "transport"] {
-            let Some(text) = self.text(key)? else { continue };
-            let path = format!("{}.{key}", self.place);
-            let Some((kind, needs)) = KINDS.iter().find(|(kind, _)| *kind == text) else {
-                let known = "`stdio`, `http`, `streamable-http`, `sse`, `websocket`";
-                return Err(fault(&path, format!("expected one of {known}, found `{text}`")));
-            };
-            if *needs != given {
-                return Err(fault(&path, format!("`{kind}` needs `{needs}`, and the entry has `{given}`")));
-            }
-            if found.is_some_and(|found| (found == SSE) != (*kind == SSE)) {
-                return Err(fault(&path, format!("it is `{kind}`, and `type` is not: keep one")));
-            }
-            found = Some(*kind);
+    /// Sets an entry in the document and in its text, or removes it.
+    fn set(&mut self, location: &[&'static str], name: &str, entry: Option<&Value>) {
+        let keys: Vec<&str> = location.iter().copied().chain([name]).collect();
+        let mut servers = &mut self.document;
+        for key in location {
+            let inner = servers.entry(*key).or_insert_with(|| Value::Object(Map::new()));
+            let Value::Object(inner) = inner else { return };
+            servers = inner;
         }
-        Ok(found)
-    }
-
-    fn text(&self, key: &str) -> Result<Option<String>, Error> {
-        match self.fields.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(other) => Err(self.wrong(key, "a string", other)),
+        match entry {
+            Some(entry) => drop(servers.insert(name.into(), entry.clone())),
+            None => drop(servers.shift_remove(name)),
         }
+        self.text = self.text.take().and_then(|text| {
+            let document = Value::Object(self.document.clone());
+            document::edited(&text, &keys, entry, &document).map(Into::into)
+        });
     }
 
-    fn one_of(&self, key: &str, known: &[&str]) -> Result<Option<String>, Error> {
-        let text = self.text(key)?;
-        match &text {
-            Some(text) if !known.contains(&text.as_str()) => {
-                let message = format!("expected one of `{}`, found `{text}`", known.join("`, `"));
-                Err(fault(&format!("{}.{key}", self.place), message))
-            }
-            _ => Ok(text),
-        }
-    }
-
-    fn required_text(&self, key: &str) -> Result<String, Error> {
-        self.text(key)?
-            .filter(|text| !text.is_empty())
-            .ok_or_else(|| fault(&format!("{}.{key}", self.place), "expected a string, found nothing".into()))
-    }
-
-    fn texts(&self, key: &str) -> Result<Vec<String>, Error> {
-        match self.fields.get(key) {
-            None | Some(Value::Null) => Ok(Vec::new()),
-            Some(Value::Array(items)) => items
-                .iter()
-                .enumerate()
-                .map(|(index, item)| {
-                    item.as_str()
-                        .map(String::from)
-                        .ok_or_else(|| self.wrong(&format!("{key}[{index}]"), "a string", item))
-                })
-                .collect(),
-            Some(other) => Err(self.wrong(key, "an array of strings", other)),
-        }
-    }
-
-    /// Names alone: variables are looked up one by one, so that nothing can be looked up by how it begins.
-    fn variable_names(&self, key: &str) -> Result<Vec<String>, Error> {
-        let names = self.texts(key)?;
-        let is_none = |name: &String| name.is_empty() || name.contains(['=', '*', '?', '\0']);
-        match names.iter().position(is_none) {
-            None => Ok(names),
-            Some(index) => {
-                let message = format!("expected the full name of a variable, found `{}`", names[index]);
-                Err(fault(&format!("{}.{key}[{index}]", self.place), message))
-            }
-        }
-    }
-
-    fn text_map(&self, key: &str) -> Result<BTreeMap<String, String>, Error> {
-        match self.fields.get(key) {
-            None | Some(Value::Null) => Ok(BTreeMap::new()),
-            Some(Value::Object(items)) => items
-                .iter()
-                .map(|(name, item)| match item {
-                    Value::String(text) => Ok((name.clone(), text.clone())),
-                    Value::Number(_) | Value::Bool(_) => Ok((name.clone(), item.to_string())),
-                    other => Err(self.wrong(&format!("{key}.{name}"), "a string", other)),
-                })
-                .collect(),
-            Some(other) => Err(self.wrong(key, "an object of strings", other)),
-        }
-    }
-
-    fn count(&self, key: &str) -> Result<Option<usize>, Error> {
-        let Some(found) = self.fields.get(key).filter(|found| !found.is_null()) else { return Ok(None) };
-        let count = found.as_u64().and_then(|count| usize::try_from(count).ok()).filter(|count| *count > 0);
-        count.map(Some).ok_or_else(|| self.wrong(key, "a whole number from 1 up", found))
-    }
-
-    fn rate(&self, key: &str) -> Result<Option<f64>, Error> {
-        let Some(found) = self.fields.get(key).filter(|found| !found.is_null()) else { return Ok(None) };
-        let rate = found.as_f64().filter(|rate| rate.is_finite() && *rate > 0.0);
-        rate.map(Some).ok_or_else(|| self.wrong(key, "a number over 0", found))
-    }
-
-    fn seconds(&self, key: &str) -> Result<Option<Duration>, Error> {
-        let wrong = |found| self.wrong(key, "a positive number of seconds", found);
-        match self.fields.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(found) => {
-                let seconds = found.as_f64().filter(|seconds| *seconds > 0.0).ok_or_else(|| wrong(found))?;
-                Duration::try_from_secs_f64(seconds).map(Some).map_err(|_| wrong(found))
-            }
-        }
+    /// The entry of a server, and where it is.
+    fn entry(&self, name: &str) -> Option<(Location<'_>, &Value)> {
+        locations(&self.document).find_map(|location| Some((location, location.entry(name)?)))
     }
 }
 
@@ -514,26 +486,4 @@ fn kind(value: &Value) -> String {
         Value::Array(_) => "an array".into(),
         Value::Object(_) => "an object".into(),
     }
-}
-
-/// Replaces `${VAR}` and `${VAR:-default}` in `text`; `${env:VAR}` is the same as `${VAR}`. `Err` is the name of a variable that is not
-/// set and has no default. A `${` that is never closed stays as it is.
-pub(crate) fn expand(text: &str, variables: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("${") {
-        let Some((inside, tail)) = after.split_once('}') else { break };
-        out.push_str(before);
-        let (name, default) = inside.split_once(":-").map_or((inside, None), |(name, default)| (name, Some(default)));
-        let name = name.strip_prefix("env:").unwrap_or(name);
-        // As in a shell, `:-` also replaces an empty value.
-        match (variables(name).filter(|value| default.is_none() || !value.is_empty()), default) {
-            (Some(value), _) => out.push_str(&value),
-            (None, Some(default)) => out.push_str(default),
-            (None, None) => return Err(name.into()),
-        }
-        rest = tail;
-    }
-    out.push_str(rest);
-    Ok(out)
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::near::did_you_mean_or;
 use crate::tool::{Failure, FailureKind};
 
 /// What went wrong outside a script.
@@ -27,7 +28,7 @@ pub enum Error {
         message: String,
     },
     /// No server of that name is configured, or it is not among the allowed ones.
-    #[error("there is no server `{name}`: {}", known_names(known))]
+    #[error("there is no server `{name}`{}", known_names(name, known))]
     UnknownServer {
         /// The name asked for.
         name: String,
@@ -161,8 +162,12 @@ pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it did not say why")
 }
 
-fn known_names(known: &[String]) -> String {
-    if known.is_empty() { "none is configured".into() } else { format!("there are `{}`", known.join("`, `")) }
+fn known_names(name: &str, known: &[String]) -> String {
+    if known.is_empty() {
+        ": none is configured".into()
+    } else {
+        did_you_mean_or(name, known.iter().map(String::as_str))
+    }
 }
 
 fn stderr_lines(lines: &[String]) -> String {

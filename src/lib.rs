@@ -39,18 +39,20 @@ mod error;
 mod limits;
 #[expect(deprecated, reason = "logging goes in a later revision; today's servers use it")]
 pub mod middleware;
+mod near;
 mod sandbox;
 mod script;
 mod serve;
 #[expect(deprecated, reason = "sampling, roots and logging go in a later revision; today's servers use them")]
 mod session;
 mod tool;
+mod units;
 
 pub use catalog::{FoundTool, SearchMeta, SearchResults};
 pub use client::{CODE_MODE_SESSION, Client, ClientBuilder, ExecuteOptions, Sessions};
 pub use config::{
-    Access, AuthConfig, Config, Endpoint, Grant, HttpConfig, IdentityProvider, Lifetime, Mount, OAuthConfig,
-    SandboxConfig, Sandboxing, ServerConfig, Transport,
+    Access, AuthConfig, Config, ConfigWarning, Endpoint, Grant, HttpConfig, IdentityProvider, Input, Lifetime, Mount,
+    OAuthConfig, SandboxConfig, Sandboxing, ServerConfig, ToolFilter, Transport,
 };
 pub use error::Error;
 pub use limits::Limits;
@@ -64,6 +66,7 @@ pub use tool::{
     CallOptions, CallRecord, Detail, Failure, FailureKind, Outcome, Progress, ProgressSink, Tool, ToolAnswer, ToolCall,
     ToolPage,
 };
+pub use units::parse_duration;
 
 /// Compiles the example in the README.
 #[cfg(doctest)]

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::near::did_you_mean_or;
+use crate::units;
+
 /// Largest memory that a script can be given.
 pub(crate) const MAX_MEMORY: usize = 1 << 30;
 /// Most calls that one script can have under way.
@@ -112,12 +115,16 @@ impl Limits {
             "log_line_bytes" => Field::Bytes(&mut self.log_line_bytes, ANY),
             "call_depth" => Field::Count(&mut self.call_depth, MAX_CALL_DEPTH),
             other => {
-                return Err(format!("there is no limit `{other}`: there are `{}`", Self::NAMES.join("`, `")));
+                return Err(format!(
+                    "there is no limit `{other}`{}",
+                    did_you_mean_or(other, Self::NAMES.iter().copied())
+                ));
             }
         })
     }
 
-    /// Sets a limit by its name: seconds for `wall_time` (`2.5`), bytes with or without a unit (`65536`, `64 KiB`, `1MiB`), or a number.
+    /// Sets a limit by its name: for `wall_time` seconds, or a duration with its unit (`2.5`, `500ms`, `2m`); bytes with or without a unit
+    /// (`65536`, `64 KiB`, `1.5MiB`); or a number.
     ///
     /// # Errors
     /// The message says what is wrong with the name or the value.
@@ -125,11 +132,12 @@ impl Limits {
         let value = value.trim();
         match self.field(name)? {
             Field::Seconds(place) => {
-                let seconds = value.strip_suffix('s').unwrap_or(value).trim().parse().ok().and_then(seconds);
-                *place = seconds.ok_or_else(|| format!("`{name}` is a number of seconds over 0, not `{value}`"))?;
+                *place = units::parse_duration(value)
+                    .map_err(|_| format!("`{name}` is {}, over 0, not `{value}`", units::DURATION))?;
             }
             Field::Bytes(place, max) => {
-                *place = bytes(value).filter(|bytes| (1..=max).contains(bytes)).ok_or_else(|| {
+                *place = units::parse_size(value).filter(|bytes| (1..=max).contains(bytes)).ok_or_else(|| {
+                    let max = (max < usize::MAX).then(|| units::size(max));
                     format!("`{name}` is {}, not `{value}`", expected("bytes, such as `64 KiB`", max))
                 })?;
             }
@@ -138,7 +146,7 @@ impl Limits {
                     .parse()
                     .ok()
                     .filter(|count| (1..=max).contains(count))
-                    .ok_or_else(|| format!("`{name}` is {}, not `{value}`", expected("a number", max)))?;
+                    .ok_or_else(|| format!("`{name}` is {}, not `{value}`", expected("a number", whole(max))))?;
             }
         }
         Ok(())
@@ -164,9 +172,12 @@ impl Limits {
                 Field::Seconds(value) if value.is_zero() => {
                     return Err(format!("the limit `{name}` has to be over 0"));
                 }
-                Field::Bytes(value, max) | Field::Count(value, max) if !(1..=max).contains(&*value) => {
-                    let expected = if max == usize::MAX { "over 0".into() } else { format!("from 1 to {max}") };
-                    return Err(format!("the limit `{name}` has to be {expected}, and is {value}"));
+                Field::Bytes(value, max) if !(1..=max).contains(&*value) => {
+                    let (max, value) = ((max < usize::MAX).then(|| units::size(max)), units::size_over(*value, max));
+                    return Err(out_of_range(name, max, &value));
+                }
+                Field::Count(value, max) if !(1..=max).contains(&*value) => {
+                    return Err(out_of_range(name, whole(max), &value.to_string()));
                 }
                 _ => {}
             }
@@ -175,27 +186,18 @@ impl Limits {
     }
 }
 
-fn expected(unit: &str, max: usize) -> String {
-    if max == usize::MAX { format!("{unit}, from 1 up") } else { format!("{unit}, from 1 to {max}") }
+fn out_of_range(name: &str, max: Option<String>, value: &str) -> String {
+    let expected = max.map_or_else(|| "over 0".into(), |max| format!("from 1 to {max}"));
+    format!("the limit `{name}` has to be {expected}, and is {value}")
 }
 
-fn seconds(seconds: f64) -> Option<Duration> {
-    Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero())
+fn expected(unit: &str, max: Option<String>) -> String {
+    max.map_or_else(|| format!("{unit}, from 1 up"), |max| format!("{unit}, from 1 to {max}"))
 }
 
-fn bytes(text: &str) -> Option<usize> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let unit = match text[digits.len()..].trim() {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        "kB" | "KB" => 1000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        _ => return None,
-    };
-    digits.parse::<usize>().ok()?.checked_mul(unit)
+/// The end of a range that has one.
+fn whole(max: usize) -> Option<String> {
+    (max < usize::MAX).then(|| max.to_string())
 }
 
 #[cfg(test)]
@@ -217,9 +219,9 @@ mod tests {
     fn wrong_values_are_named() {
         let mut limits = Limits::default();
         for (name, text, message) in [
-            ("wall_time", "0", "`wall_time` is a number of seconds over 0, not `0`"),
-            ("wall_time", "NaN", "`wall_time` is a number of seconds over 0, not `NaN`"),
-            ("memory_bytes", "2 GiB", "`memory_bytes` is bytes, such as `64 KiB`, from 1 to 1073741824, not `2 GiB`"),
+            ("wall_time", "0", "`wall_time` is a duration, such as `5`, `0.5 s`, `500ms` or `2m`, over 0, not `0`"),
+            ("wall_time", "NaN", "`wall_time` is a duration, such as `5`, `0.5 s`, `500ms` or `2m`, over 0, not `NaN`"),
+            ("memory_bytes", "2 GiB", "`memory_bytes` is bytes, such as `64 KiB`, from 1 to 1 GiB, not `2 GiB`"),
             ("log_bytes", "5 XB", "`log_bytes` is bytes, such as `64 KiB`, from 1 up, not `5 XB`"),
             ("log_bytes", "", "`log_bytes` is bytes, such as `64 KiB`, from 1 up, not ``"),
             (
@@ -233,8 +235,12 @@ mod tests {
             assert_eq!(limits.set(name, text), Err(message.into()));
         }
         assert!(
-            limits.set("calls", "1").unwrap_err().starts_with("there is no limit `calls`: there are `wall_time`, ")
+            limits.set("speed", "1").unwrap_err().starts_with("there is no limit `speed`: there are `wall_time`, ")
         );
+        for (slip, meant) in [("toolcalls", "tool_calls"), ("wall_tyme", "wall_time"), ("memory", "memory_bytes")] {
+            let message = limits.set(slip, "1").unwrap_err();
+            assert_eq!(message, format!("there is no limit `{slip}`: did you mean `{meant}`?"));
+        }
         assert_eq!(limits, Limits::default());
         limits.call_depth = 101;
         assert_eq!(limits.check(), Err("the limit `call_depth` has to be from 1 to 100, and is 101".into()));

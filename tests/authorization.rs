@@ -968,7 +968,7 @@ async fn secrets_are_not_shown() -> Result<(), Ignored> {
 /// The command with folders of its own, and as chatty as it can be.
 fn rhaiway(folder: &Path, arguments: &[&str]) -> tokio::process::Command {
     let mut command = tokio::process::Command::new(program());
-    command.args(arguments).current_dir(folder);
+    command.args(arguments).arg("--trust").current_dir(folder);
     command.env("RHAIWAY_LOG", "trace").env("RHAIWAY_KEYRING", "never");
     command.env("HOME", folder).env("XDG_STATE_HOME", folder.join("state"));
     command.env("XDG_CACHE_HOME", target_dir().join("cache"));

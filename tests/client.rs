@@ -51,8 +51,8 @@ async fn configuration_is_edited_and_saved() -> Result<(), Ignored> {
     let client = Client::builder().config(Config::from_value(document).unwrap()).build().unwrap();
     client.add_server("new", json!({"ws_url": "wss://example.com"})).unwrap();
     assert_eq!(client.server_names(), ["b", "a", "new"]);
-    let refused = client.add_server("bad", json!({"command": "x", "args": ["ok", 5]})).unwrap_err();
-    assert_eq!(refused.to_string(), "in the configuration, mcpServers.bad.args[1]: expected a string, found `5`");
+    let refused = client.add_server("bad", json!({"command": "x", "args": ["ok", {}]})).unwrap_err();
+    assert_eq!(refused.to_string(), "in the configuration, mcpServers.bad.args[1]: expected a string, found an object");
     client.remove_server("new").await.unwrap();
     assert_eq!(
         client.remove_server("new").await.unwrap_err().to_string(),

@@ -51,6 +51,7 @@ impl Rhaiway {
             .current_dir(target_dir()) // without a configuration of its own
             .env_remove("RHAIWAY_LOG")
             .env("XDG_CACHE_HOME", target_dir().join("cache"))
+            .env("XDG_STATE_HOME", target_dir().join("state"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -73,7 +74,9 @@ impl Rhaiway {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8(output.stdout).unwrap(),
             // Whichever test is the first compiles the engine, and the demo.
-            stderr: String::from_utf8(output.stderr).unwrap().replace(COMPILING, "").replace(COMPILING_DEMO, ""),
+            stderr: [COMPILING, COMPILING_DEMO, NO_CONFIGURATION]
+                .iter()
+                .fold(String::from_utf8(output.stderr).unwrap(), |stderr, line| stderr.replace(line, "")),
         }
     }
 
@@ -82,6 +85,8 @@ impl Rhaiway {
     }
 }
 
+const NO_CONFIGURATION: &str =
+    "no configuration found (rhaiway.json or mcp.json in this folder, or --config): using the built-in demo\n";
 const COMPILING_DEMO: &str = "compiling demo, this once (a few seconds) …\n";
 const COMPILING: &str = "compiling the script engine, this once (a few seconds) …\n";
 
@@ -177,14 +182,15 @@ async fn an_endless_script() -> Result<(), Ignored> {
 
 async fn the_configuration_in_this_folder() -> Result<(), Ignored> {
     let folder = tempfile::tempdir().unwrap();
-    let names =
-        || async { Rhaiway::new(&["run", "-e", "__tool_namespaces[0]"]).folder(folder.path()).ran().await.stdout };
+    let names = || async {
+        Rhaiway::new(&["run", "--trust", "-e", "__tool_namespaces[0]"]).folder(folder.path()).ran().await.stdout
+    };
     assert_eq!(names().await, "demo\n");
     file(folder.path(), "mcp.json", &json!({"mcpServers": {"editor": demo()}}).to_string());
     assert_eq!(names().await, "editor\n");
     file(folder.path(), "rhaiway.json", &json!({"mcpServers": {"own": demo(), "two": demo()}}).to_string());
     assert_eq!(names().await, "own\n");
-    let script = ["run", "-e", "__tool_namespaces", "--allow-server", "two", "--json"];
+    let script = ["run", "--trust", "-e", "__tool_namespaces", "--allow-server", "two", "--json"];
     let ran = Rhaiway::new(&script).folder(folder.path()).ran().await;
     assert_eq!(serde_json::from_str::<Value>(&ran.stdout).unwrap()["result"], json!(["two"]));
     Ok(())
@@ -198,13 +204,13 @@ async fn bad_input() -> Result<(), Ignored> {
     for (arguments, message) in [
         (&["run", "no-such.rhai"][..], "error: can't read the script `no-such.rhai`: No such file or directory"),
         (&["run"], "the following required arguments were not provided"),
-        (&["run", "-e", "1", "--timeout", "0"], "expected a number of seconds over 0"),
-        (&["run", "-e", "1", "--timeout", "soon"], "expected a number of seconds, such as `5` or `0.5`"),
+        (&["run", "-e", "1", "--timeout", "0"], "expected a duration over 0"),
+        (&["run", "-e", "1", "--timeout", "soon"], "expected a duration, such as `5`, `0.5 s`, `500ms` or `2m`"),
         (
             &["run", "-e", "1", "--config", "no-such.json"],
             "error: can't read `no-such.json`: No such file or directory",
         ),
-        (&["run", "-e", "1", "--config", &broken], "broken.json: not JSON: expected value at line 2 column 8"),
+        (&["run", "-e", "1", "--config", &broken], "broken.json: not JSON: unexpected close brace at line 2 column 8"),
         (
             &["run", "-e", "1", "--config", &typo],
             "typo.json, (top level): expected `mcpServers`, found only `mcpserver`",
@@ -212,7 +218,7 @@ async fn bad_input() -> Result<(), Ignored> {
         (&["run", "-e", "1", "--allow-server", "typo"], "error: there is no server `typo`: there are `demo`"),
         (
             &["run", "-e", "a.x()", "--config", &both],
-            "warning: in the configuration, mcpServers.a: it has `command` and `url`, which exclude each other: keep one",
+            "error: `a.x` failed: in the configuration, mcpServers.a: it has `command` and `url`, which exclude each other: keep one",
         ),
         (&["tools", "--config", &both], "warning: in the configuration, mcpServers.a: it has `command` and `url`"),
     ] {
@@ -220,6 +226,8 @@ async fn bad_input() -> Result<(), Ignored> {
         assert_eq!(ran.code, 2, "{arguments:?}: {}", ran.stderr);
         assert!(ran.stderr.contains(message), "{arguments:?}: {}", ran.stderr);
         assert!(!ran.stderr.contains("panicked"));
+        let message = message.trim_start_matches("error: ");
+        assert_eq!(ran.stderr.matches(message).count(), 1, "it is said once: {}", ran.stderr);
     }
     // As JSON, there is still exactly one object.
     for (arguments, kind) in [
@@ -326,7 +334,7 @@ async fn a_broken_cache_file() -> Result<(), Ignored> {
         command.0.env("XDG_CACHE_HOME", cache.path());
         let output = command.0.output().await.unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout), "2\n");
-        String::from_utf8(output.stderr).unwrap() == COMPILING
+        String::from_utf8(output.stderr).unwrap().replace(NO_CONFIGURATION, "") == COMPILING
     };
     let code = || {
         let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
@@ -504,7 +512,7 @@ async fn limits() -> Result<(), Ignored> {
     let ran = rhaiway(&["run", "--config", &config, "-e", code]).await;
     assert!(ran.stderr.starts_with(&of_calls(1)), "{}", ran.stderr);
     let ran = rhaiway(&["run", "--config", &config, "-e", "let s = \"x\"; loop { s += s; }"]).await;
-    let memory = "error: the script needs more memory than the limit of 8388608 bytes (`memory_bytes`)\n";
+    let memory = "error: the script needs more memory than the limit of 8 MiB (`memory_bytes`)\n";
     assert_eq!((ran.code, ran.stderr.as_str()), (1, memory));
     // The command line goes before the configuration, and changes only what it names.
     let ran = rhaiway(&["run", "--config", &config, "--limit", "tool_calls=2", "-e", code]).await;
@@ -517,7 +525,7 @@ async fn limits() -> Result<(), Ignored> {
     assert_eq!(ran.stderr, over.replace("0.2", "0.3"));
 
     for (limits, message) in [
-        (json!({"tool_call": 1}), "limits.tool_call: there is no limit `tool_call`: there are `wall_time`, "),
+        (json!({"tool_call": 1}), "limits.tool_call: there is no limit `tool_call`: did you mean `tool_calls`?"),
         (json!({"tool_calls": "many"}), "limits.tool_calls: `tool_calls` is a number, from 1 up, not `many`"),
         (json!([]), "limits: expected an object, found an array"),
     ] {
@@ -526,7 +534,7 @@ async fn limits() -> Result<(), Ignored> {
         assert!(ran.code == 2 && ran.stderr.starts_with(&message), "{}", ran.stderr);
     }
     let ran = rhaiway(&["run", "-e", "1", "--limit", "memory_bytes=2GiB"]).await;
-    let message = "`memory_bytes` is bytes, such as `64 KiB`, from 1 to 1073741824, not `2GiB`";
+    let message = "`memory_bytes` is bytes, such as `64 KiB`, from 1 to 1 GiB, not `2GiB`";
     assert!(ran.code == 2 && ran.stderr.contains(message), "{}", ran.stderr);
     Ok(())
 }

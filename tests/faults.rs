@@ -48,7 +48,7 @@ const NO_ANSWER: &str = "connection: the connection ended before the answer came
 const ANSWER_BROKE: &str = "connection: the connection ended before the answer came; its event stream broke: *";
 const CUT_OFF: &str = "connection: the connection is closed; its event stream broke: *unexpected EOF*";
 const NO_CLOSE_FRAME: &str = "connection: the connection is closed; it ended the WebSocket without a close frame";
-const TOO_LONG: &str = "connection: the connection is closed; it sent a message of more than 33554432 bytes, *";
+const TOO_LONG: &str = "connection: the connection is closed; it sent a message of more than 32 MiB, *";
 const WANTS_TOKEN: &str = "it wants authorisation (HTTP 401): run `rhaiway auth login bad`, or set `auth` to a token, or `headers`, in its configuration";
 const MOVES_AWAY: &str = "it redirects to another origin, which would get the headers of this one";
 
@@ -222,9 +222,7 @@ const CASES: &[(&[&str], &str, Outcome)] = &[
     (
         HTTP,
         "huge",
-        Fails(
-            "connection: the connection ended before the answer came; it sent a message of more than 33554432 bytes*",
-        ),
+        Fails("connection: the connection ended before the answer came; it sent a message of more than 32 MiB*"),
     ),
     (HTTP, "unknown-id", Fails(NO_ANSWER)),
     (HTTP, "id-is-null", Fails(NO_ANSWER)),

@@ -101,7 +101,7 @@ async fn bounded() -> Result<(), Ignored> {
     assert!(long.ends_with("HTTP response body exceeded the maximum size of 33554432 bytes"), "{long}");
     let long = error(&session, "stream").await;
     assert!(
-        long.ends_with("the connection ended before the answer came; it sent a message of more than 33554432 bytes"),
+        long.ends_with("the connection ended before the answer came; it sent a message of more than 32 MiB"),
         "{long}"
     );
     assert!(session.is_connected());

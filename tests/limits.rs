@@ -69,25 +69,25 @@ async fn each_limit() -> Result<(), Ignored> {
             |l| l.source_bytes = 10,
             "1 + 2 + 3 + 4",
             "limit",
-            "the source is too large: 13 bytes, over the limit of 10 (`source_bytes`)",
+            "the source is too large: 13 bytes, over the limit of 10 bytes (`source_bytes`)",
         ),
         (
             |l| l.argument_bytes = 20,
             "fake.echo(#{text: \"0123456789\"})",
             "limit",
-            "the arguments of `fake.echo` are too large: 21 bytes, over the limit of 20 (`argument_bytes`)",
+            "the arguments of `fake.echo` are too large: 21 bytes, over the limit of 20 bytes (`argument_bytes`)",
         ),
         (
             |l| l.answer_bytes = 10,
             "fake.text()",
             "limit",
-            "the answer of `fake.text` is too large: 13 bytes, over the limit of 10 (`answer_bytes`)",
+            "the answer of `fake.text` is too large: 13 bytes, over the limit of 10 bytes (`answer_bytes`)",
         ),
         (
             |l| l.result_bytes = 10,
             "\"0123456789\"",
             "limit",
-            "the result is too large: 12 bytes, over the limit of 10 (`result_bytes`)",
+            "the result is too large: 12 bytes, over the limit of 10 bytes (`result_bytes`)",
         ),
     ];
     for isolation in [Isolation::Sandbox, Isolation::InProcess] {
@@ -97,17 +97,14 @@ async fn each_limit() -> Result<(), Ignored> {
             assert_eq!((error.kind.as_str(), error.message.as_str()), (kind, message), "{code} {isolation:?}");
         }
         let cut = with_limits(|l| l.log_lines = 2, isolation, "for i in 0..5 { print(i); } 1").await;
-        assert_eq!(cut.logs, ["0", "1", "[cut: 3 more lines; the limits are 2 lines and 65536 bytes]"]);
+        assert_eq!(cut.logs, ["0", "1", "[cut: 3 more lines; the limits are 2 lines and 64 KiB]"]);
         let cut = with_limits(|l| l.log_line_bytes = 4, isolation, "print(\"añb…long\")").await;
         assert_eq!(cut.logs, ["añb… [cut: the line has 11 bytes]"]);
         let cut = with_limits(|l| l.log_bytes = 4, isolation, "print(\"abc\"); print(\"de\"); print(\"f\")").await;
         assert_eq!(cut.logs, ["abc", "[cut: 2 more lines; the limits are 1000 lines and 4 bytes]"]);
     }
     let memory = with_limits(|l| l.memory_bytes = 4 << 20, Isolation::Sandbox, "let s = \"x\"; loop { s += s; }").await;
-    assert_eq!(
-        memory.error.unwrap().message,
-        "the script needs more memory than the limit of 4194304 bytes (`memory_bytes`)"
-    );
+    assert_eq!(memory.error.unwrap().message, "the script needs more memory than the limit of 4 MiB (`memory_bytes`)");
     assert!(memory.usage.peak_memory_bytes.unwrap() <= 4 << 20);
     Ok(())
 }
@@ -277,7 +274,7 @@ async fn names_and_errors() -> Result<(), Ignored> {
 
         let error = with_limits(|l| l.answer_bytes = 5, isolation, "fake.error()").await.error.unwrap();
         let message =
-            "what `fake.error` says of its failure is too large: 68 bytes, over the limit of 5 (`answer_bytes`)";
+            "what `fake.error` says of its failure is too large: 68 bytes, over the limit of 5 bytes (`answer_bytes`)";
         assert_eq!(error.message, message);
     }
     Ok(())

@@ -13,6 +13,7 @@ mod authorization;
 mod certificates;
 mod client;
 mod command;
+mod configurations;
 mod conformance;
 mod endings;
 mod fake_server;
@@ -55,6 +56,10 @@ fn main() -> ExitCode {
             fake_server::main(arguments.next().as_deref().unwrap_or_default());
             return ExitCode::SUCCESS;
         }
+        Some(configurations::ARGUMENT) => {
+            configurations::main(&arguments.collect::<Vec<_>>());
+            return ExitCode::SUCCESS;
+        }
         Some(hostile::ARGUMENT) => {
             hostile::main(arguments.next().as_deref().unwrap_or_default());
             return ExitCode::SUCCESS;
@@ -86,6 +91,7 @@ fn main() -> ExitCode {
         certificates::tests(),
         client::tests(),
         command::tests(),
+        configurations::tests(),
         conformance::tests(),
         endings::tests(),
         faults::tests(),

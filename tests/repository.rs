@@ -10,7 +10,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The floors of `src/`, lowest first; a module imports only from floors below its own, and from its own folder.
 const FLOORS: &[&[&str]] = &[
-    &["tool"],
+    &["near", "tool", "units"],
     &["error"],
     &["limits"],
     &["catalog", "config", "middleware"],
@@ -34,6 +34,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("wit_parser", &["sandbox"]),
     ("jsonschema", &["catalog"]),
     ("deunicode", &["catalog"]),
+    ("jsonc_parser", &["config"]),
+    ("toml::", &["config"]),
     // `middleware` and `client` for its model types, which are in the public API, and for handlers that are given as servers.
     ("rmcp", &["middleware", "session", "serve", "client", "lib"]),
     // `cli` for its URLs.

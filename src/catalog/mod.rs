@@ -18,14 +18,12 @@ pub(crate) use arguments::Checked;
 use arguments::Checker;
 use names::{Meant, Names};
 
+use crate::near::COMPARED;
+pub(crate) use crate::near::{did_you_mean, suggest};
 use crate::tool::{Detail, Tool};
 
-/// Names that a message tells, and the longest of them, in bytes.
+/// Names that a message tells.
 const TOLD: usize = 3;
-const LONGEST_TOLD: usize = 200;
-/// Characters of a name that are compared with another, and names that are compared character by character.
-const COMPARED: usize = 64;
-const NEAR: usize = 1000;
 
 /// A server and its name in scripts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +106,8 @@ pub(crate) struct Entry {
     /// The parameters as text, and what holds arguments against them: made when they are first asked for.
     parameters: OnceLock<String>,
     checker: OnceLock<Option<Box<Checker>>>,
+    /// Why it can't be called, if its configuration says so.
+    excluded: Option<String>,
 }
 
 impl Entry {
@@ -122,6 +122,7 @@ impl Entry {
             script_name: script_name.into(),
             parameters: OnceLock::new(),
             checker: OnceLock::new(),
+            excluded: None,
         }
     }
 
@@ -160,11 +161,33 @@ impl ToolSet {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Tool> {
-        self.entries.iter().map(|entry| &entry.tool)
+        self.callable().map(|entry| &entry.tool)
+    }
+
+    fn callable(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.excluded.is_none())
+    }
+
+    /// Takes out the tools for which there is a reason, by their own names: they are in no list and no search, and can't be called. Their
+    /// names stay theirs.
+    pub(crate) fn without(mut self, reason: impl Fn(&str) -> Option<String>) -> Self {
+        for entry in &mut self.entries {
+            entry.excluded = reason(&entry.tool.name);
+        }
+        self
+    }
+
+    /// Why there is no tool of this name, if it was taken out.
+    pub(crate) fn why_excluded(&self, word: &str, by_name: bool) -> Option<&str> {
+        self.meant(word, by_name)?.excluded.as_deref()
     }
 
     /// The tool that `word` means after the dot; any name is taken `by_name`, as in `server.call_tool("any-name")`.
     pub(crate) fn resolve(&self, word: &str, by_name: bool) -> Option<&Entry> {
+        self.meant(word, by_name).filter(|entry| entry.excluded.is_none())
+    }
+
+    fn meant(&self, word: &str, by_name: bool) -> Option<&Entry> {
         let own = by_name.then(|| self.by_name.get(word)).flatten();
         let index = own.or_else(|| match self.names.meant(word)? {
             Meant::Own(index) | Meant::Made(index) => Some(index),
@@ -176,7 +199,7 @@ impl ToolSet {
     /// What to say of a word that means no tool.
     pub(crate) fn unknown(&self, word: &str) -> String {
         let own = |index: usize| self.entries.get(index).map_or("", |entry| &entry.tool.name);
-        unknown(&self.names, word, own, self.entries.iter().map(|entry| entry.script_name.as_str()))
+        unknown(&self.names, word, own, self.callable().map(|entry| entry.script_name.as_str()))
     }
 }
 
@@ -204,57 +227,6 @@ pub(crate) fn start(name: &str) -> Cow<'_, str> {
         Some((end, _)) => format!("{}…", &name[..end]).into(),
         None => name.into(),
     }
-}
-
-/// Up to three of `names` that come near to `word`, nearest first. Of long names the start is compared, and of many names those that can
-/// be near by their letters, up to a number.
-pub(crate) fn suggest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let lower = |name: &str| name.chars().take(COMPARED).collect::<String>().to_lowercase();
-    let wanted = lower(word);
-    let most = wanted.chars().count().max(3) / 3 + 1;
-    let letters = Letters::of(&wanted);
-    let mut left = NEAR;
-    let mut near: Vec<(usize, &str)> = names
-        .filter_map(|name| {
-            let lower = lower(name);
-            let contained = wanted.len() > 2 && (lower.contains(&wanted) || wanted.contains(&lower));
-            if left == 0 || !(contained || letters.distance(&Letters::of(&lower)) <= most) {
-                return None;
-            }
-            left -= 1;
-            let distance = strsim::damerau_levenshtein(&wanted, &lower);
-            (distance <= most || contained).then_some((distance, name))
-        })
-        .collect();
-    near.sort_unstable();
-    near.into_iter().take(TOLD).filter(|(_, name)| name.len() <= LONGEST_TOLD).map(|(_, name)| name).collect()
-}
-
-/// How often each letter occurs in a text.
-struct Letters([u8; 32]);
-
-impl Letters {
-    fn of(text: &str) -> Self {
-        let mut counts = [0u8; 32];
-        for letter in text.chars() {
-            let count = &mut counts[(u32::from(letter) % 32) as usize];
-            *count = count.saturating_add(1);
-        }
-        Self(counts)
-    }
-
-    /// No more than the number of edits that lead from one text to the other.
-    fn distance(&self, other: &Self) -> usize {
-        let pairs = || self.0.iter().zip(&other.0);
-        let more: usize = pairs().map(|(one, other)| usize::from(one.saturating_sub(*other))).sum();
-        let fewer: usize = pairs().map(|(one, other)| usize::from(other.saturating_sub(*one))).sum();
-        more.max(fewer)
-    }
-}
-
-/// `: did you mean …?`, or nothing.
-pub(crate) fn did_you_mean(near: &[&str]) -> String {
-    if near.is_empty() { String::new() } else { format!(": did you mean `{}`?", near.join("`, `")) }
 }
 
 fn parameter_names(schema: &Value) -> String {
@@ -337,8 +309,8 @@ impl Catalog {
                     continue;
                 }
             };
-            meta.total_tools += tools.entries.len();
-            for entry in &tools.entries {
+            meta.total_tools += tools.callable().count();
+            for entry in tools.callable() {
                 let score = score(entry, &words);
                 if score > 0 || words.is_empty() {
                     found.push((score, describe(namespace, entry, detail)));

@@ -54,8 +54,8 @@ struct LoginArguments {
     /// Only print the address, do not open a browser.
     #[arg(long)]
     no_browser: bool,
-    /// How long to wait for the browser, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = super::seconds)]
+    /// How long to wait for the browser: seconds, or with a unit, such as `5m`.
+    #[arg(long, value_name = "DURATION", default_value = "300", value_parser = rhaiway::parse_duration)]
     timeout: Duration,
 }
 
@@ -77,7 +77,7 @@ pub(super) async fn auth(arguments: AuthArguments) -> Result<u8, Failure> {
 }
 
 fn client(arguments: &OneServer) -> Result<Client, Failure> {
-    let config = super::config(arguments.servers.config.as_deref())?;
+    let config = super::config(&arguments.servers)?;
     Ok(super::builder(&arguments.servers, config).build()?)
 }
 
@@ -117,7 +117,7 @@ fn redirect_port(config: &Config, server: &str) -> Result<u16, Failure> {
 
 async fn login(arguments: LoginArguments) -> Result<u8, Failure> {
     let LoginArguments { server: OneServer { server, servers }, no_browser, timeout } = arguments;
-    let config = super::config(servers.config.as_deref())?;
+    let config = super::config(&servers)?;
     let port = redirect_port(&config.clone().unwrap_or_default(), &server)?;
     let listener = TcpListener::bind(("127.0.0.1", port))
         .await

@@ -2,9 +2,11 @@
 
 #![allow(clippy::disallowed_methods, reason = "this is where the command looks at its surroundings")]
 
+mod ask;
 mod auth;
 mod render;
 mod tokens;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Read};
@@ -29,6 +31,10 @@ const UNREACHABLE: u8 = 3;
 
 /// The demo: an issue tracker that can touch nothing. `sandbox/build.sh` makes it.
 const DEMO: &[u8] = include_bytes!("../../sandbox/dist/demo.wasm");
+/// How a script's error begins that names a server which is none.
+const NO_SUCH_SERVER: &str = "there is no variable or server ";
+/// Longest configuration.
+const CONFIG_BYTES: u64 = 16 << 20;
 /// Configuration files that are looked for in this folder, in order.
 const CONFIG_FILES: [&str; 2] = ["rhaiway.json", "mcp.json"];
 
@@ -54,6 +60,8 @@ enum Command {
     Serve(ServeArguments),
     /// Print what every server may do: isolation, files, network, environment, limits. Starts nothing.
     Permissions(PermissionsArguments),
+    /// Let the configuration in this folder, or FILE, start its servers without `--config`, for as long as it stays as it is.
+    Trust(trust::TrustArguments),
     /// Log in to servers that want it, and out again.
     Auth(auth::AuthArguments),
     /// Print the guide to the language and the library of scripts, for a model's prompt.
@@ -70,15 +78,18 @@ struct ServerArguments {
     /// Use only this server; may be given several times.
     #[arg(long = "allow-server", value_name = "NAME")]
     allow_server: Vec<String>,
-    /// How long connecting to a server may take, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    /// Use the configuration in this folder without asking, this time.
+    #[arg(long)]
+    trust: bool,
+    /// How long connecting to a server may take: seconds, or with a unit, such as `500ms`.
+    #[arg(long, value_name = "DURATION", default_value = "30", value_parser = rhaiway::parse_duration)]
     connect_timeout: Duration,
 }
 
 #[derive(Args)]
 struct ScriptArguments {
-    /// How long a script may take, in seconds: the limit `wall_time`, 30 where nothing sets it.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    /// How long a script may take: seconds, or with a unit, such as `2m`: the limit `wall_time`, 30 s where nothing sets it.
+    #[arg(long, value_name = "DURATION", value_parser = rhaiway::parse_duration)]
     timeout: Option<Duration>,
     /// Set a limit, such as `tool_calls=1000` or `memory_bytes=128MiB`; may be given several times. The README lists them.
     #[arg(long = "limit", value_name = "NAME=VALUE", value_parser = limit)]
@@ -163,22 +174,6 @@ enum DetailArgument {
     Full,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum DescriptionArgument {
-    /// What a model needs most, in at most 1,024 characters.
-    Short,
-    /// The whole guide, for clients that cut nothing.
-    Guide,
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds, such as `5` or `0.5`".to_string())?;
-    Duration::try_from_secs_f64(seconds)
-        .ok()
-        .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| "expected a number of seconds over 0".into())
-}
-
 fn limit(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE, such as `tool_calls=1000`")?;
     // Checked here, so that the message comes with the argument that it is about.
@@ -261,6 +256,7 @@ async fn dispatch(command: Command) -> u8 {
         Command::Tools(arguments) => tools(arguments).await.unwrap_or_else(|failure| fail(&failure, false)),
         Command::Serve(arguments) => serve(arguments).await.unwrap_or_else(|failure| fail(&failure, false)),
         Command::Permissions(arguments) => permissions(&arguments).unwrap_or_else(|failure| fail(&failure, false)),
+        Command::Trust(arguments) => trust::trust(arguments).unwrap_or_else(|failure| fail(&failure, false)),
         Command::Auth(arguments) => auth::auth(arguments).await.unwrap_or_else(|failure| fail(&failure, false)),
         Command::Guide => match render::data(rhaiway::CODE_MODE_PROMPT.trim_end()) {
             Ok(()) => 0,
@@ -302,7 +298,8 @@ async fn run(arguments: RunArguments) -> Result<u8, Failure> {
     client.close_all_sessions().await;
     let execution = execution?;
     let said = execution.error.as_ref().map(ToString::to_string).unwrap_or_default();
-    warn_of_failed(&client, &status, &said);
+    let names_none = execution.error.as_ref().is_some_and(|error| error.message.starts_with(NO_SUCH_SERVER));
+    warn_of_failed(&status, &said);
     if json {
         let text = serde_json::to_string(&execution).map_err(|error| Failure::usage(error.to_string()))?;
         render::data(&text)?;
@@ -316,6 +313,9 @@ async fn run(arguments: RunArguments) -> Result<u8, Failure> {
     };
     if !json {
         render::note(&format!("error: {said}"));
+        if names_none {
+            render::note(&format!("note: {}", trust::servers_there_are(&status)));
+        }
     }
     let unreachable = error.kind == DiagnosticKind::Call(FailureKind::Connection);
     Ok(none_reached(&status).filter(|_| unreachable).unwrap_or(SCRIPT_FAILED))
@@ -345,16 +345,14 @@ async fn tools(arguments: ToolsArguments) -> Result<u8, Failure> {
 
 fn permissions(arguments: &PermissionsArguments) -> Result<u8, Failure> {
     let PermissionsArguments { json, servers } = arguments;
-    let client = builder(servers, config(servers.config.as_deref())?).build()?;
+    let client = builder(servers, config(servers)?).build()?;
     let permissions = client.permissions();
     if *json {
         render::data(&serde_json::to_string(&permissions).map_err(|error| Failure::usage(error.to_string()))?)?;
     } else {
         render::permissions(&permissions)?;
-        // What is wrong with entries as such was said when the configuration was read.
-        let told: Vec<String> = client.config().problems().iter().map(ToString::to_string).collect();
         for server in &permissions {
-            if let Some(problem) = server.problem.as_ref().filter(|problem| !told.contains(problem)) {
+            if let Some(problem) = &server.problem {
                 render::note(&format!("warning: `{}` does not start: {problem}", server.server));
             }
         }
@@ -388,6 +386,7 @@ async fn until_signal<T>(client: &Client, work: impl Future<Output = T>) -> Resu
     tokio::select! {
         done = work => Ok(done),
         signal = signal() => {
+            ask::leave_terminal();
             client.close_all_sessions().await;
             Err(Failure { code: 128 + signal, kind: "cancelled", message: "interrupted".into() })
         }
@@ -440,12 +439,15 @@ fn builder(arguments: &ServerArguments, config: Option<Config>) -> ClientBuilder
         .on_compile(|what| render::note(&format!("compiling {what}, this once (a few seconds) …")));
     match config {
         Some(config) => {
-            for problem in config.problems() {
-                render::note(&format!("warning: {problem}"));
+            for warning in config.warnings() {
+                render::note(&format!("warning: {warning}"));
             }
             builder = builder.config(config);
         }
         None => builder = builder.wasm_server("demo", DEMO, SandboxConfig::default()),
+    }
+    if ask::is_possible() {
+        builder = builder.on_input(ask::input);
     }
     if let Ok(folders) = etcetera::choose_base_strategy() {
         builder = builder.cache_dir(folders.cache_dir().join("rhaiway"));
@@ -460,8 +462,8 @@ fn builder(arguments: &ServerArguments, config: Option<Config>) -> ClientBuilder
     }
 }
 
-fn for_scripts(servers: &ServerArguments, script: &ScriptArguments) -> Result<ClientBuilder, Failure> {
-    let config = config(servers.config.as_deref())?;
+fn client_for_scripts(servers: &ServerArguments, script: &ScriptArguments) -> Result<Client, Failure> {
+    let config = config(servers)?;
     let mut limits = config.as_ref().map(Config::limits).transpose()?.unwrap_or_default();
     for (name, value) in &script.limits {
         limits.set(name, value).map_err(Failure::usage)?;
@@ -474,20 +476,50 @@ fn for_scripts(servers: &ServerArguments, script: &ScriptArguments) -> Result<Cl
     Ok(builder)
 }
 
-/// The configuration that was named, or is there.
-fn config(file: Option<&Path>) -> Result<Option<Config>, Failure> {
-    // A link that leads nowhere is a mistake to be told, not a reason for the demo.
-    let found = CONFIG_FILES.iter().map(Path::new).find(|file| file.symlink_metadata().is_ok());
-    Ok(file.or(found).map(Config::from_file).transpose()?)
+/// The configuration that was named, or is there and trusted.
+fn config(arguments: &ServerArguments) -> Result<Option<Config>, Failure> {
+    if let Some(file) = &arguments.config {
+        return Ok(Some(Config::from_file(file)?));
+    }
+    let Some(file) = found_config() else {
+        let files = CONFIG_FILES.join(" or ");
+        render::note(&format!("no configuration found ({files} in this folder, or --config): using the built-in demo"));
+        return Ok(None);
+    };
+    // Read once, so that what is trusted is what is used.
+    let text = read_config(&file)?;
+    let config = Config::from_text(&text, &file)?;
+    if !arguments.trust {
+        trust::check(&file, &text, &config)?;
+    }
+    Ok(Some(config))
 }
 
-/// Says which servers failed, but for what the user has read already: when the configuration was read, or in the script's error.
-fn warn_of_failed(client: &Client, status: &BTreeMap<String, ServerStatus>, said: &str) {
-    let problems: Vec<String> = client.config().problems().iter().map(ToString::to_string).collect();
+/// The configuration in this folder.
+fn found_config() -> Option<PathBuf> {
+    // A link that leads nowhere is a mistake to be told, not a reason for the demo.
+    CONFIG_FILES.iter().map(PathBuf::from).find(|file| file.symlink_metadata().is_ok())
+}
+
+fn read_config(file: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = std::fs::File::open(file).and_then(|file| file.take(CONFIG_BYTES + 1).read_to_string(&mut text));
+    let too_long = |length: usize| length as u64 > CONFIG_BYTES;
+    match read {
+        Ok(length) if too_long(length) => Err(Failure::usage(format!("`{}` is longer than 16 MiB", file.display()))),
+        Ok(_) => Ok(text),
+        Err(error) => {
+            Err(Failure { kind: "config", ..Failure::usage(format!("can't read `{}`: {error}", file.display())) })
+        }
+    }
+}
+
+/// Says which servers failed, malformed entries included, but for what the script's error says already.
+fn warn_of_failed(status: &BTreeMap<String, ServerStatus>, said: &str) {
     for status in status.values() {
         if let ServerStatus::Failed(error) = status {
             let message = error.to_string();
-            if !problems.contains(&message) && !said.contains(&message) {
+            if !said.contains(&message) {
                 render::note(&format!("warning: {message}"));
             }
         }

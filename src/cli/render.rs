@@ -23,7 +23,7 @@ pub(super) fn note(text: &str) {
 }
 
 /// Control characters, and those that turn the order of others round.
-fn without_controls(text: &str) -> Cow<'_, str> {
+pub(super) fn without_controls(text: &str) -> Cow<'_, str> {
     let controls = |c: char| match c {
         '\n' | '\t' => false,
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
@@ -81,20 +81,31 @@ pub(super) fn tools(found: &SearchResults) -> io::Result<()> {
 pub(super) fn permissions(permissions: &[Permissions]) -> io::Result<()> {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["server", "isolation", "files", "network", "environment", "limits"]);
+    // Only where something is said of them, as the table is wide.
+    let with_tools = permissions.iter().any(|server| !server.tools.is_empty());
+    let header = ["server", "isolation", "files", "network", "environment", "limits", "tools"];
+    table.set_header(&header[..if with_tools { 7 } else { 6 }]);
     for server in permissions {
         let lines = |lines: &[String]| if lines.is_empty() { "none".into() } else { lines.join("\n") };
         // What runs elsewhere, or as part of this program, is not ours to say.
         let is_known = !matches!(&*server.isolation, "remote" | "in this process" | "does not start");
         let cell = |text: &[String]| if is_known { without_controls(&lines(text)).into_owned() } else { "-".into() };
-        table.add_row([
+        let mut row = vec![
             without_controls(&server.server).into_owned(),
             server.isolation.clone(),
             cell(&server.files),
             cell(&server.network),
             cell(&server.environment),
             cell(&server.limits),
-        ]);
+        ];
+        if with_tools {
+            row.push(if server.tools.is_empty() {
+                "all".into()
+            } else {
+                without_controls(&server.tools.join("\n")).into_owned()
+            });
+        }
+        table.add_row(row);
     }
     data(&table.to_string())
 }

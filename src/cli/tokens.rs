@@ -75,7 +75,7 @@ impl Tokens {
     }
 
     fn write(&self, key: &TokenKey, tokens: Option<&str>, also_in_keyring: bool) -> io::Result<()> {
-        make_private(&self.folder)?;
+        private_folder(&self.folder)?;
         // A temporary file can be read by its owner only, and stays so.
         let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
         let entry = Entry { server: key.server().into(), tokens: tokens.map(String::from), also_in_keyring };
@@ -160,6 +160,20 @@ impl TokenStore for Tokens {
 
 /// Makes a folder that only this user can look into.
 fn make_private(path: &Path) -> io::Result<()> {
+    let mut folder = std::fs::DirBuilder::new();
+    folder.recursive(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+        folder.mode(0o700).create(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
+    }
+    #[cfg(not(unix))]
+    folder.create(path)
+}
+
+/// Makes a folder that only this user can look into, and sees to it that it is one.
+pub(super) fn private_folder(path: &Path) -> io::Result<()> {
     let mut folder = std::fs::DirBuilder::new();
     folder.recursive(true);
     #[cfg(unix)]

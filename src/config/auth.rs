@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::Entry;
+use super::entry::Entry;
 use crate::error::Error;
 
 const AUTH: &str = "auth";
@@ -128,19 +128,17 @@ const PROVIDER_KEYS: [&str; 5] = ["issuer", "token_endpoint", "client_id", "clie
 
 /// Reads `auth` of a server's entry.
 pub(super) fn parse(entry: &Entry<'_>) -> Result<Option<AuthConfig>, Error> {
-    match entry.fields.get(AUTH) {
-        None | Some(Value::Null) => Ok(None),
+    match entry.get(AUTH).map(|(_, found)| found) {
+        None => Ok(None),
         Some(Value::String(token)) => Ok(Some(AuthConfig::Token(token.clone()))),
         Some(Value::Object(fields)) => {
-            let entry = inner(entry, AUTH, fields);
+            // Its own notes, as its keys are not those of the entry.
+            let notes = super::Notes::default();
+            let entry = Entry { place: entry.path(AUTH), fields, notes: &notes };
             Ok(Some(AuthConfig::OAuth(Box::new(oauth(&entry)?))))
         }
         Some(other) => Err(entry.wrong(AUTH, "a token, or an object for OAuth", other)),
     }
-}
-
-fn inner<'a>(entry: &Entry<'_>, key: &str, fields: &'a Map<String, Value>) -> Entry<'a> {
-    Entry { place: format!("{}.{key}", entry.place), fields }
 }
 
 fn known(entry: &Entry<'_>, keys: &[&str]) -> Result<(), Error> {
@@ -156,7 +154,7 @@ fn oauth(entry: &Entry<'_>) -> Result<OAuthConfig, Error> {
     let scopes = match (entry.texts("scopes")?, entry.text("scope")?) {
         (scopes, None) => scopes,
         (scopes, Some(text)) if scopes.is_empty() => words(text),
-        _ => return Err(entry.fault("scope", "it excludes `scopes`: keep one".into())),
+        _ => return Err(entry.fault("scope", "it excludes `scopes`: keep one")),
     };
     let grant = match entry.text("grant")?.as_deref() {
         None | Some("authorization_code") => Grant::AuthorizationCode,
@@ -183,7 +181,7 @@ fn oauth(entry: &Entry<'_>) -> Result<OAuthConfig, Error> {
     let identity_provider = match entry.fields.get("identity_provider") {
         None | Some(Value::Null) => None,
         Some(Value::Object(fields)) => {
-            let provider = inner(entry, "identity_provider", fields);
+            let provider = entry.inner("identity_provider", fields);
             known(&provider, &PROVIDER_KEYS)?;
             Some(IdentityProvider {
                 issuer: provider.required_text("issuer")?,
@@ -227,16 +225,15 @@ fn complete(entry: &Entry<'_>, config: &OAuthConfig) -> Result<(), Error> {
     let client_id = config.client_id.is_some();
     match config.grant {
         Grant::AuthorizationCode if config.client_secret.is_some() && !client_id => {
-            Err(entry.fault("client_id", "`client_secret` needs it".into()))
+            Err(entry.fault("client_id", "`client_secret` needs it"))
         }
         Grant::AuthorizationCode => Ok(()),
         Grant::ClientCredentials => {
             needed("client_id", client_id, "client_credentials")?;
             match (&config.client_secret, &config.private_key) {
-                (Some(_), Some(_)) => Err(entry.fault("private_key", "it excludes `client_secret`: keep one".into())),
+                (Some(_), Some(_)) => Err(entry.fault("private_key", "it excludes `client_secret`: keep one")),
                 (None, None) => {
-                    Err(entry
-                        .fault("client_secret", "the grant `client_credentials` needs it, or `private_key`".into()))
+                    Err(entry.fault("client_secret", "the grant `client_credentials` needs it, or `private_key`"))
                 }
                 _ => Ok(()),
             }
@@ -244,16 +241,10 @@ fn complete(entry: &Entry<'_>, config: &OAuthConfig) -> Result<(), Error> {
         Grant::JwtBearer => needed("assertion", config.assertion.is_some(), "jwt_bearer"),
         Grant::EnterpriseManaged => {
             if config.dpop == Some(true) {
-                return Err(entry.fault("dpop", "the grant `enterprise_managed` binds no tokens to a key".into()));
+                return Err(entry.fault("dpop", "the grant `enterprise_managed` binds no tokens to a key"));
             }
             needed("client_id", client_id, "enterprise_managed")?;
             needed("identity_provider", config.identity_provider.is_some(), "enterprise_managed")
         }
-    }
-}
-
-impl Entry<'_> {
-    fn fault(&self, key: &str, message: String) -> Error {
-        super::fault(&format!("{}.{key}", self.place), message)
     }
 }

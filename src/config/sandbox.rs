@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Entry, fault, kind};
+use super::entry::Entry;
+use super::{fault, kind};
 use crate::error::Error;
 
 const SANDBOX: &str = "sandbox";
@@ -258,14 +259,16 @@ fn guest_path(text: &str) -> Result<String, String> {
 
 /// What an entry says of its sandbox.
 pub(super) fn parse(entry: &Entry) -> Result<Option<super::Sandboxing>, Error> {
-    let fields = match entry.fields.get(SANDBOX) {
-        None | Some(Value::Null) => return Ok(None),
+    let fields = match entry.get(SANDBOX).map(|(_, found)| found) {
+        None => return Ok(None),
         Some(Value::Bool(false)) => return Ok(Some(super::Sandboxing::Off)),
         Some(Value::Bool(true)) => return Ok(Some(super::Sandboxing::On(Box::default()))),
         Some(Value::Object(fields)) => fields,
         Some(other) => return Err(entry.wrong(SANDBOX, "`true`, `false` or an object", other)),
     };
-    let entry = Entry { place: format!("{}.{SANDBOX}", entry.place), fields };
+    // Its own notes, as its keys are not those of the entry.
+    let notes = super::Notes::default();
+    let entry = Entry { place: entry.path(SANDBOX), fields, notes: &notes };
     entry.only(&KEYS)?;
     let default = SandboxConfig::default();
     let size = |key, max| -> Result<Option<usize>, Error> {
@@ -301,7 +304,7 @@ fn mounts(entry: &Entry) -> Result<Vec<Mount>, Error> {
         let key = format!("mounts[{index}]");
         let example = "an object such as `{\"host\": \"./data\", \"guest\": \"/data\", \"access\": \"ro\"}`";
         let Value::Object(fields) = item else { return Err(entry.wrong(&key, example, item)) };
-        let entry = Entry { place: format!("{}.{key}", entry.place), fields };
+        let entry = entry.inner(&key, fields);
         entry.only(&MOUNT_KEYS)?;
         let access = match entry.one_of("access", &["ro", "rw"])?.as_deref() {
             Some("rw") => Access::ReadWrite,
@@ -346,19 +349,19 @@ impl Entry<'_> {
         let fields: &Map<String, Value> = self.fields;
         let Some(unknown) = fields.keys().find(|key| !known.contains(&key.as_str())) else { return Ok(()) };
         let message = format!("there is no such key; there are `{}`", known.join("`, `"));
-        Err(fault(&format!("{}.{unknown}", self.place), message))
+        Err(self.fault(unknown, message))
     }
 
     /// Refuses `sandbox` where the server runs elsewhere.
     pub(super) fn no_sandbox(&self) -> Result<(), Error> {
-        match self.fields.get(SANDBOX) {
+        match self.find(SANDBOX).map(|(_, found)| found) {
             None | Some(Value::Null | Value::Bool(false)) => Ok(()),
             Some(found) => {
                 let message = format!(
                     "only a server that is started here (`command`) can be sandboxed, and this one is reached by an address: remove the key (found {})",
                     kind(found)
                 );
-                Err(fault(&format!("{}.{SANDBOX}", self.place), message))
+                Err(self.fault(SANDBOX, message))
             }
         }
     }

@@ -8,6 +8,7 @@ use rhaiway_engine::{Position, Refusal};
 use super::{Call, Called, Run, limit};
 use crate::limits::Limits;
 use crate::tool::{CallRecord, Detail, Failure, FailureKind, LogSink, Outcome};
+use crate::units::size;
 
 /// Longest name of a tool that is looked for, and longest query: both are compared with every tool.
 const NAME_BYTES: usize = 256;
@@ -193,7 +194,11 @@ impl Accounts {
     pub(super) async fn search_tools(&self, query: String, detail_level: &str) -> Result<String, String> {
         let detail: Detail = detail_level.parse()?;
         if query.len() > QUERY_BYTES {
-            return Err(format!("the query has {} bytes, and at most {QUERY_BYTES} are searched for", query.len()));
+            return Err(format!(
+                "the query has {}, and at most {} are searched for",
+                size(query.len()),
+                size(QUERY_BYTES)
+            ));
         }
         let from = Instant::now();
         let found = self.door.search_tools(query, detail).await;
@@ -253,8 +258,9 @@ impl Accounts {
         if ledger.lost_lines > 0 {
             let Limits { log_lines, log_bytes, .. } = self.limits;
             let note = format!(
-                "[cut: {} more lines; the limits are {log_lines} lines and {log_bytes} bytes]",
-                ledger.lost_lines
+                "[cut: {} more lines; the limits are {log_lines} lines and {}]",
+                ledger.lost_lines,
+                size(log_bytes)
             );
             if let Some(on_log) = &self.on_log {
                 on_log(&note);

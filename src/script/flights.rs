@@ -187,7 +187,8 @@ mod tests {
         }
         while flights.wait_any().await.is_ok() {}
         let ending = accounts.ending();
-        let expected = "the answers that wait for the script are too large: 1500000 bytes, over the limit of 1200000 (`memory_bytes`)";
+        let expected =
+            "the answers that wait for the script are too large: 1.4 MiB, over the limit of 1.1 MiB (`memory_bytes`)";
         assert!(matches!(&ending, Some(Ending::Limit(message, None)) if message == expected), "{ending:?}");
     }
 }

@@ -13,6 +13,7 @@ use super::flights::{Answer, Flights};
 use super::{Call, Ended, Measured, Run, call_depth};
 use crate::error::Error;
 use crate::sandbox::{Compiling, MemoryLimit, SLOTS, Sandbox, Turn};
+use crate::units::size;
 
 wasmtime::component::bindgen!({
     path: "sandbox/wit",
@@ -131,7 +132,7 @@ fn ending(error: &wasmtime::Error, run: &Run, accounts: &Accounts, memory: &Memo
     if memory.exceeded {
         let max = run.limits.memory_bytes;
         return Ending::Limit(
-            format!("the script needs more memory than the limit of {max} bytes (`memory_bytes`)"),
+            format!("the script needs more memory than the limit of {} (`memory_bytes`)", size(max)),
             None,
         );
     }

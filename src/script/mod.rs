@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::limits::Limits;
 use crate::sandbox::Compiling;
 use crate::tool::{BoxFuture, CallRecord, Detail, Failure, LogSink, seconds};
+use crate::units::{self, size_over};
 
 use accounts::{Accounts, Ending, Ledger};
 pub use diagnostic::{Diagnostic, DiagnosticKind, Frame};
@@ -263,5 +264,5 @@ fn call_depth(run: &Run) -> u32 {
 }
 
 fn limit(what: &str, name: &str, size: usize, max: usize) -> String {
-    format!("{what} too large: {size} bytes, over the limit of {max} (`{name}`)")
+    format!("{what} too large: {}, over the limit of {} (`{name}`)", size_over(size, max), units::size(max))
 }

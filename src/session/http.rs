@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
-use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{Method, StatusCode};
+use percent_encoding::percent_decode_str;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{NoProxy, Proxy, Request, Response, Url, redirect};
 use rmcp::model::{
@@ -37,6 +40,7 @@ use super::wire::{MESSAGE_BYTES, Wire, encoded};
 use super::{ConfigPlace, SessionSettings};
 use crate::config::HttpConfig;
 use crate::error::{Error, with_causes};
+use crate::units::size;
 
 type Headers = HashMap<HeaderName, HeaderValue>;
 type Events = BoxStream<'static, Result<Sse, SseError>>;
@@ -101,12 +105,15 @@ impl Endpoint {
         let mut url = Url::parse(&text).map_err(|error| place.wrong(key, format!("it is not a URL: {error}")))?;
         let Some((_, scheme)) = schemes.iter().find(|(scheme, _)| *scheme == url.scheme()) else {
             let [(one, _), (other, _)] = schemes;
-            return Err(place.wrong(key, format!("expected `{one}` or `{other}`, found `{}`", url.scheme())));
+            // What a variable holds is in no message.
+            let found = if config.url == text { format!(", found `{}`", url.scheme()) } else { String::new() };
+            return Err(place.wrong(key, format!("expected `{one}` or `{other}`{found}")));
         };
         if url.scheme() != *scheme {
             let rest = text.split_once(':').map_or("", |(_, rest)| rest);
             url = Url::parse(&format!("{scheme}:{rest}")).map_err(|error| place.wrong(key, error.to_string()))?;
         }
+        let config = &with_credentials(config, &mut url, key, place)?;
         let same_origin = redirect::Policy::custom(|attempt| {
             let from = attempt.previous().last().map(Url::origin);
             if from.is_some_and(|from| from == attempt.url().origin()) && attempt.previous().len() <= REDIRECTS {
@@ -187,6 +194,33 @@ impl Endpoint {
     }
 }
 
+/// The settings with the name and password of the URL as a header, as no request and no message is to have them in the URL.
+fn with_credentials(
+    config: &HttpConfig,
+    url: &mut Url,
+    key: &str,
+    place: &ConfigPlace<'_>,
+) -> Result<HttpConfig, Error> {
+    let mut config = config.clone();
+    if url.username().is_empty() && url.password().is_none() {
+        return Ok(config);
+    }
+    let has_own = config.headers.keys().any(|name| name.eq_ignore_ascii_case(AUTHORIZATION.as_str()));
+    if has_own || config.auth.is_some() {
+        let other = if has_own { "the header `Authorization`" } else { "`auth`" };
+        return Err(place.wrong(key, format!("there are a name and password in it, which exclude {other}: keep one")));
+    }
+    let decoded = |text: &str| percent_decode_str(text).collect::<Vec<u8>>();
+    let (mut pair, password) = (decoded(url.username()), decoded(url.password().unwrap_or_default()));
+    pair.push(b':');
+    pair.extend(password);
+    // A variable's name can't be in it: base64 has no `$`.
+    config.headers.insert(AUTHORIZATION.to_string(), format!("Basic {}", BASE64_STANDARD.encode(pair)));
+    let cleared = url.set_username("").and_then(|()| url.set_password(None));
+    cleared.map_err(|()| place.wrong(key, "the name and password in it can't be used"))?;
+    Ok(config)
+}
+
 /// Why a request failed. Holds neither its URL nor its headers, which may hold secrets.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HttpError {
@@ -196,7 +230,7 @@ pub(super) enum HttpError {
     Status(StatusCode, String),
     #[error("it sent nothing for {} s", .0.as_secs_f64())]
     Silent(Duration),
-    #[error("it sent a message of more than {MESSAGE_BYTES} bytes")]
+    #[error("it sent a message of more than {}", size(MESSAGE_BYTES))]
     LongEvent,
     #[error("{0}")]
     Failed(String),

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::wire::{MESSAGE_BYTES, Wire, encoded};
 use crate::sandbox::Meter;
+use crate::units::size;
 
 /// Places in a line that are looked at for the begin of a message.
 const PLACES: usize = 16;
@@ -59,7 +60,8 @@ impl<R: AsyncRead + Unpin, W> LineTransport<R, W> {
             self.reader.consume(taken);
             if self.line.len() > MESSAGE_BYTES {
                 self.wire.complain(format!(
-                    "it sent a message of more than {MESSAGE_BYTES} bytes, and the connection was closed"
+                    "it sent a message of more than {}, and the connection was closed",
+                    size(MESSAGE_BYTES)
                 ));
                 return false;
             }

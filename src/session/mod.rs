@@ -7,6 +7,7 @@ mod connection;
 mod cookies;
 mod environment;
 mod http;
+mod inputs;
 mod lenient;
 mod line;
 mod listings;
@@ -45,8 +46,10 @@ use tokio::io::DuplexStream;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, SemaphorePermit, broadcast};
 
-use crate::catalog::ToolSet;
-use crate::config::{HttpConfig, SandboxConfig, Sandboxing, ServerConfig, Transport, expand};
+use crate::catalog::{ToolSet, did_you_mean, suggest};
+use crate::config::{
+    Expansion, HttpConfig, SandboxConfig, Sandboxing, ServerConfig, Surroundings, ToolFilter, Transport, read_env_file,
+};
 use crate::error::Error;
 use crate::middleware::{
     Answer, CallTool, Chain, Complete, GetPrompt, Initialize, Kind, Lane, ListPrompts, ListResourceTemplates,
@@ -54,10 +57,12 @@ use crate::middleware::{
 };
 use crate::sandbox::{Compiling, TypedServer, WasmServer, is_wasm};
 use crate::tool::{BoxFuture, CallOptions, Failure, FailureKind, Tool, ToolAnswer, ToolCall};
+use crate::units::size;
 use authorization::{AuthorizationSettings, StoredAuthorization};
 pub(crate) use callbacks::Callbacks;
 pub use callbacks::{CallbackError, Origin, ServerMessage};
 use connection::{ASKED, Connection, Handler, HandshakeError, LEGACY, Lifecycle, Link, MODERN, Opened};
+pub(crate) use inputs::Inputs;
 use line::LineTransport;
 pub(crate) use listings::{Listings, Patience};
 pub use permissions::Permissions;
@@ -84,22 +89,42 @@ pub(crate) struct SessionSettings {
     /// For servers that are started here, where their entries say nothing else.
     pub(crate) sandbox: Option<SandboxConfig>,
     pub(crate) compiling: Compiling,
+    /// What the user is asked for.
+    pub(crate) inputs: Inputs,
 }
 
 /// A server's entry while its strings are expanded.
 struct ConfigPlace<'a> {
     server: &'a str,
     variables: &'a (dyn Fn(&str) -> Option<String> + Send + Sync),
+    /// Where the entry is, as a path.
+    path: String,
+    surroundings: Cow<'a, Surroundings>,
+    answers: BTreeMap<String, String>,
 }
 
-impl ConfigPlace<'_> {
+impl<'a> ConfigPlace<'a> {
+    fn new(server: &'a str, entry: Option<&'a ServerConfig>, settings: &'a SessionSettings) -> Self {
+        let path = entry.map_or_else(|| format!("mcpServers.{server}"), |entry| entry.path.clone());
+        let surroundings = entry.map_or_else(Cow::default, |entry| Cow::Borrowed(&entry.surroundings));
+        Self { server, variables: &*settings.variables, path, surroundings, answers: settings.inputs.answers() }
+    }
+
     fn wrong(&self, key: &str, message: impl Into<String>) -> Error {
-        Error::Config { path: format!("mcpServers.{}.{key}", self.server), message: message.into() }
+        Error::Config { path: format!("{}.{key}", self.path), message: message.into() }
+    }
+
+    fn expansion(&self) -> Expansion<'_> {
+        Expansion { variables: self.variables, surroundings: &self.surroundings, answers: &self.answers }
     }
 
     fn expand(&self, key: &str, text: &str) -> Result<String, Error> {
-        expand(text, self.variables)
-            .map_err(|variable| self.wrong(key, format!("it needs the variable `{variable}`, which is not set")))
+        self.expansion().expand(text).map_err(|message| self.wrong(key, message))
+    }
+
+    /// A path, from the configuration's folder where it is relative.
+    fn path(&self, key: &str, path: &Path) -> Result<PathBuf, Error> {
+        self.expansion().path(&path.to_string_lossy()).map_err(|message| self.wrong(key, message))
     }
 }
 
@@ -111,27 +136,31 @@ enum Isolation {
 }
 
 impl ConfigPlace<'_> {
-    fn program(
-        &self,
-        command: &str,
-        args: &[String],
-        env: &BTreeMap<String, String>,
-        cwd: Option<&Path>,
-        inherit: &[String],
-        stop_timeout: Option<Duration>,
-    ) -> Result<Program, Error> {
-        let cwd = cwd.map(|cwd| self.expand("cwd", &cwd.display().to_string())).transpose()?;
-        Ok(Program {
-            command: self.expand("command", command)?,
-            args: args.iter().map(|arg| self.expand("args", arg)).collect::<Result<_, _>>()?,
-            env: env
-                .iter()
-                .map(|(key, value)| Ok((key.clone(), self.expand("env", value)?)))
-                .collect::<Result<_, Error>>()?,
-            cwd: cwd.map(PathBuf::from),
-            inherit: inherit.to_vec(),
-            stop_timeout,
-        })
+    /// The program of a server that is started here.
+    fn program(&self, entry: &ServerConfig) -> Option<Result<Program, Error>> {
+        let Transport::Stdio { command, args, env, env_file, cwd, inherit_env, .. } = &entry.transport else {
+            return None;
+        };
+        let program = || {
+            let file = env_file.as_ref().map(|file| self.path("envFile", file)).transpose()?;
+            let file =
+                file.map(|file| read_env_file(&file)).transpose().map_err(|message| self.wrong("envFile", message))?;
+            // The entry's own go before those of the file.
+            let mut variables = file.unwrap_or_default();
+            for (name, value) in env {
+                variables.insert(name.clone(), self.expand(&format!("env.{name}"), value)?);
+            }
+            Ok(Program {
+                command: self.expansion().program(command).map_err(|message| self.wrong("command", message))?,
+                written: command.into(),
+                args: args.iter().map(|arg| self.expand("args", arg)).collect::<Result<_, _>>()?,
+                env: variables,
+                cwd: cwd.as_ref().map(|cwd| self.path("cwd", cwd)).transpose()?,
+                inherit: inherit_env.clone(),
+                stop_timeout: entry.stop_timeout,
+            })
+        };
+        Some(program())
     }
 
     /// The entry's own setting wins over that of the client.
@@ -147,7 +176,7 @@ impl ConfigPlace<'_> {
                 let message = "a wasm server always runs in a sandbox: remove the key, or say what it is granted";
                 return Err(self.wrong("sandbox", message));
             }
-            (Some(Sandboxing::On(sandbox)), _) => (**sandbox).clone(),
+            (Some(Sandboxing::On(sandbox)), _) => self.mounted((**sandbox).clone())?,
             (None, Some(sandbox)) => sandbox.clone(),
             (None, None) if names_wasm => SandboxConfig::default(),
             (Some(Sandboxing::Off), _) | (None, None) => return Ok(Isolation::None),
@@ -162,6 +191,14 @@ impl ConfigPlace<'_> {
         } else {
             Ok(Isolation::Native(sandbox))
         }
+    }
+
+    /// With the folders that the entry means, from that of the configuration.
+    fn mounted(&self, mut sandbox: SandboxConfig) -> Result<SandboxConfig, Error> {
+        for (index, mount) in sandbox.mounts.iter_mut().enumerate() {
+            mount.host = self.path(&format!("sandbox.mounts[{index}].host"), &mount.host)?;
+        }
+        Ok(sandbox)
     }
 
     /// With all strings expanded, and the variables of the entry.
@@ -441,14 +478,19 @@ impl Session {
     /// input, the callbacks answer; where it makes a task of the call, the task is asked after until it is over.
     ///
     /// # Errors
-    /// [`Error::Call`] if the call itself fails, [`Error::Connect`] if the connection had ended and can't be made again. A tool that
-    /// failed is an answer, with `is_error` set.
+    /// [`Error::Call`] if the call itself fails, or the configuration excludes the tool ([`ServerConfig::tools`]); [`Error::Connect`] if the
+    /// connection had ended and can't be made again. A tool that failed is an answer, with `is_error` set.
     pub async fn call_tool(
         &self,
         name: &str,
         arguments: Map<String, Value>,
         options: CallOptions,
     ) -> Result<ToolAnswer, Error> {
+        if let Some(key) = self.inner.filter().and_then(|filter| filter.why_not(name)) {
+            let message = self.inner.excluded(key);
+            let server = self.inner.name.to_string();
+            return Err(Failure { kind: FailureKind::Rejected, server, tool: name.into(), message, data: None }.into());
+        }
         self.inner.request::<CallTool>(ToolCall::new(name, arguments, options)).await
     }
 
@@ -489,11 +531,7 @@ impl Session {
             let message = format!("its tools were not listed within {} s", bound.as_secs_f64());
             Err(self.inner.failed::<ListTools>(FailureKind::Timeout, message))
         })?;
-        let tools = Arc::new(ToolSet::new(tools));
-        if tools.doubles > 0 {
-            let (server, doubles) = (&*self.inner.name, tools.doubles);
-            tracing::warn!(server, doubles, "left out tools that have the name of one before them");
-        }
+        let tools = Arc::new(self.inner.callable(tools));
         connection.keep_tools(changes, Arc::clone(&tools));
         Ok(tools)
     }
@@ -513,7 +551,7 @@ impl Session {
             let (items, next) = items(self.inner.request::<K>(params).await?);
             bytes += serde_json::to_vec(&items).map_or(0, |json| json.len());
             if bytes > LIST_BYTES {
-                return failed(format!("the list has more than {LIST_BYTES} bytes"));
+                return failed(format!("the list has more than {}", size(LIST_BYTES)));
             }
             all.extend(items);
             match next.filter(|next| empty_goes_on || !next.is_empty()) {
@@ -669,6 +707,38 @@ impl Inner {
         self.state().connection.clone().filter(|connection| connection.is_open())
     }
 
+    fn filter(&self) -> Option<&ToolFilter> {
+        self.source.entry().map(|entry| &entry.tools).filter(|filter| !filter.is_all())
+    }
+
+    fn excluded(&self, key: &str) -> String {
+        let place = self.source.entry().map_or("its entry", |entry| &entry.path);
+        format!("`{key}` of its configuration (`{place}`) does not let it be called")
+    }
+
+    /// The tools that can be called. Says what the configuration names and there is not.
+    fn callable(&self, tools: Vec<Tool>) -> ToolSet {
+        let Some(filter) = self.filter() else { return self.named(tools) };
+        let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_str()).collect();
+        for (name, key) in filter.unknown(&names) {
+            let near = did_you_mean(&suggest(name, names.iter().copied()));
+            tracing::warn!(
+                "the server `{}` has no tool `{name}`, which `{key}` of its configuration names{near}",
+                self.name
+            );
+        }
+        self.named(tools).without(|tool| filter.why_not(tool).map(|key| self.excluded(key)))
+    }
+
+    fn named(&self, tools: Vec<Tool>) -> ToolSet {
+        let tools = ToolSet::new(tools);
+        if tools.doubles > 0 {
+            let (server, doubles) = (&*self.name, tools.doubles);
+            tracing::warn!(server, doubles, "left out tools that have the name of one before them");
+        }
+        tools
+    }
+
     /// How long connecting may take, and listing tools.
     fn bound(&self) -> Duration {
         self.source.entry().and_then(|entry| entry.connect_timeout).unwrap_or(self.settings.connect_timeout)
@@ -711,10 +781,9 @@ impl Inner {
 
     /// What is told of a server that ran out of time, if it may have been downloading.
     fn downloading(&self, bound: Duration) -> Option<String> {
-        let place = ConfigPlace { server: &self.name, variables: &*self.settings.variables };
         let entry = self.source.entry()?;
-        let Transport::Stdio { command, args, env, cwd, inherit_env, .. } = &entry.transport else { return None };
-        let program = place.program(command, args, env, cwd.as_deref(), inherit_env, entry.stop_timeout).ok()?;
+        let place = ConfigPlace::new(&self.name, Some(entry), &self.settings);
+        let program = place.program(entry)?.ok()?;
         Some(may_be_downloading(&downloader(&program)?, bound))
     }
 
@@ -872,7 +941,10 @@ impl Inner {
     /// The transport.
     async fn open_link(&self) -> Result<Link, Error> {
         let callbacks = &self.settings.callbacks;
-        let place = ConfigPlace { server: &self.name, variables: &*self.settings.variables };
+        if let Some(entry) = self.source.entry() {
+            self.settings.inputs.resolve(entry, &self.settings.variables).await?;
+        }
+        let place = ConfigPlace::new(&self.name, self.source.entry(), &self.settings);
         let entry = match &self.source {
             Source::Entry(entry) => entry,
             Source::InProcess(serve) => {
@@ -894,8 +966,9 @@ impl Inner {
             }
         };
         match &entry.transport {
-            Transport::Stdio { command, args, env, cwd, sandbox, inherit_env } => {
-                let program = place.program(command, args, env, cwd.as_deref(), inherit_env, entry.stop_timeout)?;
+            Transport::Stdio { sandbox, .. } => {
+                let program = place.program(entry).transpose()?;
+                let program = program.ok_or_else(|| self.connect_error("it is no program".into(), Vec::new()))?;
                 match place.isolation(&program, sandbox.as_ref(), self.settings.sandbox.as_ref())? {
                     Isolation::None => self.open_process(&program, None),
                     Isolation::Native(sandbox) => self.open_process(&program, Some(&sandbox)),
@@ -968,7 +1041,7 @@ impl Inner {
 
     /// The transport that was before streamable HTTP.
     async fn open_older(&self, http: &HttpConfig) -> Result<Link, Error> {
-        let place = ConfigPlace { server: &self.name, variables: &*self.settings.variables };
+        let place = ConfigPlace::new(&self.name, self.source.entry(), &self.settings);
         let open = |wire| async move { sse::connect(http, &place, self.bound(), &self.settings, &wire).await };
         Link::reach(&self.settings.callbacks, open).await
     }
@@ -1028,7 +1101,7 @@ pub(crate) async fn stored_authorization(
     config: &ServerConfig,
     settings: &SessionSettings,
 ) -> Result<Option<StoredAuthorization>, Error> {
-    let place = ConfigPlace { server: name, variables: &*settings.variables };
+    let place = ConfigPlace::new(name, Some(config), settings);
     match over_http(config) {
         Some((http, key)) => authorization::stored(http, key, &place, &settings.authorization).await,
         None => Ok(None),
@@ -1042,7 +1115,7 @@ pub(crate) async fn log_in(
     settings: &SessionSettings,
     used: impl Future<Output = Result<(), Error>>,
 ) -> Result<bool, Error> {
-    let place = ConfigPlace { server: name, variables: &*settings.variables };
+    let place = ConfigPlace::new(name, Some(config), settings);
     let Some((http, key)) = over_http(config) else { return used.await.map(|()| false) };
     let authorization = || http::authorization(key, http, &place, settings);
     authorization::log_in(http, key, &place, &settings.authorization, used, authorization).await
@@ -1054,7 +1127,7 @@ pub(crate) async fn forget_authorization(
     config: &ServerConfig,
     settings: &SessionSettings,
 ) -> Result<(), Error> {
-    let place = ConfigPlace { server: name, variables: &*settings.variables };
+    let place = ConfigPlace::new(name, Some(config), settings);
     let Some((http, key)) = over_http(config) else { return Ok(()) };
     let authorization = http::authorization(key, http, &place, settings);
     authorization::forget(http, key, &place, &settings.authorization, authorization).await

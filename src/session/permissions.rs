@@ -31,6 +31,8 @@ pub struct Permissions {
     pub environment: Vec<String>,
     /// Limits, as in the configuration, with their units.
     pub limits: Vec<String>,
+    /// Which of its tools can be called, with the key that says so: `not delete_all (excludeTools)`. All where this is empty.
+    pub tools: Vec<String>,
     /// Why it can't start as it is configured.
     pub problem: Option<String>,
 }
@@ -39,6 +41,7 @@ const ALL: &str = "all that you can";
 
 /// Without starting anything.
 pub(crate) fn permissions(name: &str, source: Result<&Source, Error>, settings: &SessionSettings) -> Permissions {
+    let entry = source.as_ref().ok().and_then(|source| source.entry());
     let bare = |isolation: &str| Permissions {
         server: name.into(),
         isolation: isolation.into(),
@@ -46,9 +49,10 @@ pub(crate) fn permissions(name: &str, source: Result<&Source, Error>, settings: 
         network: Vec::new(),
         environment: Vec::new(),
         limits: Vec::new(),
+        tools: entry.map(|entry| entry.tools.summary()).unwrap_or_default(),
         problem: None,
     };
-    let place = ConfigPlace { server: name, variables: &*settings.variables };
+    let place = ConfigPlace::new(name, entry, settings);
     let source = match source {
         Ok(source) => source,
         Err(error) => return Permissions { problem: Some(error.to_string()), ..bare("does not start") },
@@ -63,11 +67,11 @@ pub(crate) fn permissions(name: &str, source: Result<&Source, Error>, settings: 
         }
         Source::Entry(entry) => entry,
     };
-    let Transport::Stdio { command, args, env, cwd, sandbox, inherit_env } = &entry.transport else {
+    let (Transport::Stdio { sandbox, inherit_env, .. }, Some(program)) = (&entry.transport, place.program(entry))
+    else {
         return bare("remote");
     };
-    let isolation = place
-        .program(command, args, env, cwd.as_deref(), inherit_env, entry.stop_timeout)
+    let isolation = program
         .and_then(|program| Ok((place.isolation(&program, sandbox.as_ref(), settings.sandbox.as_ref())?, program)));
     match isolation {
         Err(error) => Permissions { problem: Some(error.to_string()), ..bare("does not start") },

@@ -83,6 +83,8 @@ impl Drop for Counted {
 /// How to start a server, with all variables expanded.
 pub(super) struct Program {
     pub(super) command: String,
+    /// The command as the configuration has it, which holds no secret of a variable.
+    pub(super) written: String,
     pub(super) args: Vec<String>,
     pub(super) env: BTreeMap<String, String>,
     pub(super) cwd: Option<PathBuf>,
@@ -141,7 +143,7 @@ impl Program {
     ) -> Result<NativeSandbox, String> {
         let path = self.search_path(variables);
         NativeSandbox::new(&self.command, &self.args, self.cwd.as_deref(), path, sandbox)
-            .map_err(|message| format!("can't start `{}`: {message}", self.command))
+            .map_err(|message| format!("can't start `{}`: {message}", self.written))
     }
 }
 
@@ -192,7 +194,7 @@ impl Process {
         let mut child = command.spawn().map_err(|error| start_error(program, &error))?;
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
-            return Err(format!("`{}` was started without pipes", program.command));
+            return Err(format!("`{}` was started without pipes", program.written));
         };
         let Some(native) = native else {
             let group = guard.as_mut().map_or_else(|| Group::of(child.id()), |guard| Group::of(guard.group()));
@@ -316,13 +318,21 @@ fn nothing() -> BoxFuture<'static, ()> {
 }
 
 fn start_error(program: &Program, error: &std::io::Error) -> String {
-    let command = &program.command;
+    let command = &program.written;
     if let Some(reason) = explain_native(error) {
         return format!("can't start `{command}`: {reason}");
     }
     match (error.kind(), &program.cwd) {
         (std::io::ErrorKind::NotFound, Some(cwd)) if !cwd.is_dir() => {
             format!("can't start `{command}`: its folder `{}` does not exist", cwd.display())
+        }
+        (std::io::ErrorKind::NotFound, _) if command.trim().contains(char::is_whitespace) => {
+            let mut words = command.split_whitespace();
+            let (first, rest) = (words.next().unwrap_or_default(), words.collect::<Vec<_>>().join("\", \""));
+            format!(
+                "can't start `{command}`: there is no such program; arguments belong into `args`: \"command\": \"{first}\", \"args\": \
+                 [\"{rest}\"]"
+            )
         }
         (std::io::ErrorKind::NotFound, _) => {
             format!("can't start `{command}`: there is no such program; is it installed, and on the PATH?")

@@ -22,6 +22,7 @@ use super::wire::{MESSAGE_BYTES, Wire, encoded};
 use super::{ConfigPlace, SessionSettings};
 use crate::config::HttpConfig;
 use crate::error::Error;
+use crate::units::size;
 
 /// An answer to a message says nothing but its status; as much of its body is read, so that the HTTP connection can be used again.
 const ANSWER_BYTES: usize = 64 << 10;
@@ -284,7 +285,8 @@ impl Parser {
             self.rest.extend_from_slice(text);
             if self.rest.len() + self.event.data.as_ref().map_or(0, String::len) > MESSAGE_BYTES {
                 return Err(format!(
-                    "it sent a message of more than {MESSAGE_BYTES} bytes, and the connection was closed"
+                    "it sent a message of more than {}, and the connection was closed",
+                    size(MESSAGE_BYTES)
                 ));
             }
             if let Some(end) = end {
@@ -354,6 +356,6 @@ mod tests {
         for part in [b"data: ", &long[..], b"\ndata: "] {
             assert_eq!(parser.take(part), Ok(()));
         }
-        assert!(parser.take(&long).is_err_and(|error| error.contains("more than 33554432 bytes")));
+        assert!(parser.take(&long).is_err_and(|error| error.contains("more than 32 MiB")));
     }
 }

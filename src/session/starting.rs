@@ -129,6 +129,7 @@ mod tests {
         ] {
             let program = Program {
                 command: command.into(),
+                written: command.into(),
                 args: args.split_whitespace().map(String::from).collect(),
                 env: std::collections::BTreeMap::new(),
                 cwd: None,

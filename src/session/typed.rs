@@ -115,5 +115,5 @@ fn is_room(text: &str, structured: bool) -> bool {
 }
 
 fn too_long() -> String {
-    format!("its answer is too long: a message may have {MESSAGE_BYTES} bytes")
+    format!("its answer is too long: a message may have {}", crate::units::size(MESSAGE_BYTES))
 }

@@ -29,6 +29,7 @@ use super::wire::{MESSAGE_BYTES, Wire, encoded};
 use super::{ConfigPlace, SessionSettings};
 use crate::config::HttpConfig;
 use crate::error::Error;
+use crate::units::size;
 
 type Socket = WebSocketStream<Upgraded>;
 
@@ -200,7 +201,7 @@ fn closing(frame: Option<&CloseFrame>) -> String {
 fn broken(error: &SocketError) -> String {
     match error {
         SocketError::Capacity(CapacityError::MessageTooLong { .. }) => {
-            format!("it sent a message of more than {MESSAGE_BYTES} bytes, and the connection was closed")
+            format!("it sent a message of more than {}, and the connection was closed", size(MESSAGE_BYTES))
         }
         SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
             "it ended the WebSocket without a close frame".into()

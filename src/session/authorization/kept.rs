@@ -33,6 +33,8 @@ fn key(config: &HttpConfig, entry_key: &str, place: &ConfigPlace<'_>) -> Result<
     if scheme.is_some_and(|scheme| url.set_scheme(scheme).is_err()) {
         return Err(place.wrong(entry_key, "it is not a URL"));
     }
+    // They are no part of where the server is, and are to be kept nowhere.
+    let _ = url.set_username("").and_then(|()| url.set_password(None));
     Ok(TokenKey { server: place.server.into(), url: url.to_string() })
 }
 

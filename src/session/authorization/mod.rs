@@ -217,7 +217,7 @@ impl Authorization {
             Some(_) if own => return Err(place.wrong("auth", "it excludes the header `Authorization`: keep one")),
             None => OAuthConfig::default(),
             Some(AuthConfig::Token(token)) => {
-                let mut header = HeaderValue::from_str(&format!("Bearer {}", place.expand("auth", token)?))
+                let mut header = HeaderValue::from_str(&with_scheme(&place.expand("auth", token)?))
                     .map_err(|_| place.wrong("auth", "it has characters that no HTTP header can hold"))?;
                 header.set_sensitive(true);
                 return Ok(Self::Token(header));
@@ -577,4 +577,13 @@ fn expanded(config: &OAuthConfig, place: &ConfigPlace<'_>) -> Result<OAuthConfig
         }
     }
     Ok(config)
+}
+
+/// A token as the header has it: `Bearer` before one that has no scheme. No token has a space in it.
+fn with_scheme(token: &str) -> String {
+    match token.trim().split_once(char::is_whitespace) {
+        None => format!("Bearer {}", token.trim()),
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => format!("Bearer {}", token.trim_start()),
+        Some(_) => token.trim().into(),
+    }
 }
