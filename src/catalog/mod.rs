@@ -206,25 +206,27 @@ pub(crate) fn start(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// Up to three of `names` that come near to `word`, nearest first. Of long names the start is compared, and of many names those that can
-/// be near by their letters, up to a number.
+/// Up to three of `names` that come near to `word`, nearest first. Of long names the start is compared, and of many names those whose letters
+/// are nearest, up to a number.
 pub(crate) fn suggest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let lower = |name: &str| name.chars().take(COMPARED).collect::<String>().to_lowercase();
     let wanted = lower(word);
     let most = wanted.chars().count().max(3) / 3 + 1;
     let letters = Letters::of(&wanted);
-    let mut left = NEAR;
-    let mut near: Vec<(usize, &str)> = names
+    let mut likely: Vec<(usize, bool, String, &str)> = names
         .filter_map(|name| {
             let lower = lower(name);
             let contained = wanted.len() > 2 && (lower.contains(&wanted) || wanted.contains(&lower));
-            if left == 0 || !(contained || letters.distance(&Letters::of(&lower)) <= most) {
-                return None;
-            }
-            left -= 1;
-            let distance = strsim::damerau_levenshtein(&wanted, &lower);
-            (distance <= most || contained).then_some((distance, name))
+            let least = letters.distance(&Letters::of(&lower));
+            (contained || least <= most).then_some((least, contained, lower, name))
         })
+        .collect();
+    likely.sort_unstable();
+    let mut near: Vec<(usize, &str)> = likely
+        .into_iter()
+        .take(NEAR)
+        .map(|(_, contained, lower, name)| (strsim::damerau_levenshtein(&wanted, &lower), contained, name))
+        .filter_map(|(distance, contained, name)| (distance <= most || contained).then_some((distance, name)))
         .collect();
     near.sort_unstable();
     near.into_iter().take(TOLD).filter(|(_, name)| name.len() <= LONGEST_TOLD).map(|(_, name)| name).collect()
@@ -389,4 +391,18 @@ fn output_schema(tool: &Tool) -> Option<Value> {
         inner.insert("$defs".into(), definitions.clone());
     }
     Some(Value::Object(inner))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_of_many_names_is_found() {
+        let names: Vec<String> = (0..60_000).map(|index| format!("tool_{index}")).collect();
+        let near = suggest("tool_59876x", names.iter().map(String::as_str));
+        assert_eq!(near.first(), Some(&"tool_59876"), "{near:?}");
+        let long = "x".repeat(10 << 20);
+        assert!(suggest(&long, [long.as_str()].into_iter()).is_empty());
+    }
 }
