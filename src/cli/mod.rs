@@ -174,6 +174,14 @@ enum DetailArgument {
     Full,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum DescriptionArgument {
+    /// What a model needs most, in at most 1,024 characters.
+    Short,
+    /// The whole guide, for clients that cut nothing.
+    Guide,
+}
+
 fn limit(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE, such as `tool_calls=1000`")?;
     // Checked here, so that the message comes with the argument that it is about.
@@ -328,11 +336,11 @@ async fn tools(arguments: ToolsArguments) -> Result<u8, Failure> {
         DetailArgument::Descriptions => Detail::Descriptions,
         DetailArgument::Full => Detail::Full,
     };
-    let client = builder(&servers, config(servers.config.as_deref())?).build()?;
+    let client = builder(&servers, config(&servers)?).build()?;
     let found = until_signal(&client, client.search_all_tools(&query.join(" "), detail)).await?;
     let status = client.server_status().await;
     client.close_all_sessions().await;
-    warn_of_failed(&client, &status, "");
+    warn_of_failed(&status, "");
     warn_of_unlisted(&found, &status);
     if json {
         render::data(&serde_json::to_string(&found).map_err(|error| Failure::usage(error.to_string()))?)?;
@@ -366,6 +374,9 @@ async fn serve(arguments: ServeArguments) -> Result<u8, Failure> {
         DescriptionArgument::Guide => Description::Guide,
     };
     let client = for_scripts(&arguments.servers, &arguments.script)?.description(description).build()?;
+    for problem in client.config().problems() {
+        render::note(&format!("warning: {problem}"));
+    }
     let served = until_signal(&client, Box::pin(client.serve_stdio())).await?;
     client.close_all_sessions().await;
     served?;
@@ -462,7 +473,7 @@ fn builder(arguments: &ServerArguments, config: Option<Config>) -> ClientBuilder
     }
 }
 
-fn client_for_scripts(servers: &ServerArguments, script: &ScriptArguments) -> Result<Client, Failure> {
+fn for_scripts(servers: &ServerArguments, script: &ScriptArguments) -> Result<ClientBuilder, Failure> {
     let config = config(servers)?;
     let mut limits = config.as_ref().map(Config::limits).transpose()?.unwrap_or_default();
     for (name, value) in &script.limits {
