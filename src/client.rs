@@ -918,7 +918,7 @@ fn in_seconds(time: Duration) -> f64 {
 /// The address of the resource that a script wants to read, as a link in an answer names it: `server.read_resource(uri)`, at servers
 /// that have resources, and no tool of that name.
 fn resource_of(call: &Call, session: &Session) -> Option<String> {
-    if call.tool != READ_RESOURCE || call.by_name || !session.server_info()?.capabilities.resources.is_some() {
+    if call.tool != READ_RESOURCE || call.by_name || session.server_info()?.capabilities.resources.is_none() {
         return None;
     }
     let arguments: Map<String, Value> = serde_json::from_str(&call.arguments).ok()?;

@@ -683,7 +683,7 @@ async fn named_code_mode() -> Result<(), Ignored> {
     let client = client(json!({"code_mode": demo()}));
     assert_eq!(value(run(&client, "code_mode.list_users().users.len()").await), json!(5));
     let session = client.create_session(CODE_MODE_SESSION).await.unwrap();
-    assert_eq!(session.list_tools().await.unwrap().len(), 2);
+    assert_eq!(session.list_tools().await.unwrap().len(), 3);
     assert_eq!(value(run(&client, "code_mode.list_users().users.len()").await), json!(5));
     client.close_all_sessions().await;
     Ok(())

@@ -558,7 +558,7 @@ async fn paths() -> Result<(), Ignored> {
         let entry = with(self::given(), "envFile", json!("vars.env"));
         let path = file(folder.path(), "mcp.json", &json!({"servers": {"fake": entry}}).to_string());
         let error = client_of(Config::from_file(&path).unwrap())
-            .execute_code("fake.given()", Default::default())
+            .execute_code("fake.given()", rhaiway::ExecuteOptions::default())
             .await
             .unwrap()
             .error

@@ -121,7 +121,7 @@ pub fn main(behaviour: &str) {
                 result(json!({"content": [{"type": "text", "text": "done"}]}));
             }
             ("tools/call", "export") => {
-                result(json!({"content": [{"type": "resource_link", "uri": "a:text", "name": "report"}]}))
+                result(json!({"content": [{"type": "resource_link", "uri": "a:text", "name": "report"}]}));
             }
             ("tools/call", "stuck") => {}
             ("tools/call", "shot") => result(

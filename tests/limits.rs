@@ -266,7 +266,7 @@ async fn names_and_errors() -> Result<(), Ignored> {
 
         let query = "try { search_tools(n) } catch (e) { return e.message }";
         let found = value(with_limits(|_| {}, isolation, &format!("{long}{query}")).await);
-        assert_eq!(found, json!("the query has 2097152 bytes, and at most 1024 are searched for"));
+        assert_eq!(found, json!("the query has 2 MiB, and at most 1 KiB are searched for"));
 
         let error = with_limits(|_| {}, isolation, &format!("{long}throw n")).await.error.unwrap();
         assert!(error.message.ends_with("x… [cut: the message has 2097152 bytes]") && error.message.len() < 5000);

@@ -91,16 +91,11 @@ async fn silent_ones() -> Result<(), Ignored> {
 async fn closing_the_waiting() -> Result<(), Ignored> {
     let mark = Mark::new("closing-waiting");
     let client = builder(silent(&mark, places() * 2).into()).code_mode(false).build().unwrap();
-    let all = tokio::spawn({
-        let client = client.clone();
-        async move { client.create_all_sessions().await }
-    });
-    while mark.alive().is_empty() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    client.close_all_sessions().await;
-    assert_eq!(mark.alive(), Vec::<String>::new());
-    let failed = all.await.unwrap().failed;
+    let mut all = Box::pin(client.create_all_sessions());
+    // All have begun then: some have started, and the others wait.
+    assert!(futures_util::poll!(&mut all).is_pending());
+    let ((), sessions) = tokio::join!(client.close_all_sessions(), all);
+    let failed = sessions.failed;
     assert_eq!(failed.len(), places() * 2);
     for error in failed.values() {
         assert!(error.to_string().contains("it was closed while it was being connected"), "{error}");

@@ -71,10 +71,10 @@ fn unfenced(code: &str) -> String {
     // In back-ticks, a script can have such a line too; before it, there is code then.
     let is_words = |line: &&str| !line.contains(['`', ';', '=', '(', '{', '"']);
     let lines: Vec<&str> = code.lines().collect();
-    let Some(begin) = lines.iter().position(|line| is_fence(line)) else { return code.into() };
-    let Some(length) = lines[begin + 1..].iter().position(|line| is_fence(line)) else { return code.into() };
+    let Some(begin) = lines.iter().position(&is_fence) else { return code.into() };
+    let Some(length) = lines[begin + 1..].iter().position(is_fence) else { return code.into() };
     let opens = lines[begin].trim().trim_start_matches('`');
-    if !lines[..begin].iter().all(|line| is_words(line)) || opens.contains(['`', '$', ';']) {
+    if !lines[..begin].iter().all(is_words) || opens.contains(['`', '$', ';']) {
         return code.into();
     }
     let inside = &lines[begin + 1..=begin + length];
@@ -103,10 +103,7 @@ mod tests {
 
     #[test]
     fn arguments_are_read_leniently() {
-        let arguments = |value: Value| match value {
-            Value::Object(fields) => Arguments(fields),
-            other => panic!("{other}"),
-        };
+        let arguments = |value: Value| Arguments(value.as_object().cloned().unwrap());
         let max = Duration::from_secs(30);
         let timeout = |value: Value| arguments(json!({"timeout": value})).timeout(max);
         for five in [json!(5), json!(5.0), json!("5"), json!(" 5 s ")] {

@@ -205,7 +205,7 @@ impl Callbacks {
             let forms = ElicitationCapability::new().with_form(FormElicitationCapability::default());
             Some(forms.with_url(UrlElicitationCapability::default()))
         } else {
-            let client = self.served(|can| can.elicitation.is_some()).and_then(|client| client.peer_info());
+            let client = self.served(|can| can.elicitation.is_some()).and_then(Peer::peer_info);
             client.and_then(|client| client.capabilities.elicitation.clone())
         };
         let has_roots = self.roots.is_some() || self.list_roots.is_some();

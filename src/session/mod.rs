@@ -13,10 +13,12 @@ mod line;
 mod listings;
 mod pauses;
 mod permissions;
+mod place;
 mod process;
 mod requests;
 mod sse;
 mod starting;
+mod subscription;
 mod tasks;
 mod tls;
 mod typed;
@@ -26,7 +28,6 @@ mod wire;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -43,19 +44,16 @@ use rmcp::{RoleServer, Service};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::io::DuplexStream;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Semaphore, SemaphorePermit, broadcast};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::catalog::{ToolSet, did_you_mean, suggest};
-use crate::config::{
-    Expansion, HttpConfig, SandboxConfig, Sandboxing, ServerConfig, Surroundings, ToolFilter, Transport, read_env_file,
-};
+use crate::config::{HttpConfig, SandboxConfig, ServerConfig, ToolFilter, Transport};
 use crate::error::Error;
 use crate::middleware::{
     Answer, CallTool, Chain, Complete, GetPrompt, Initialize, Kind, Lane, ListPrompts, ListResourceTemplates,
-    ListResources, ListTools, Params, Ping, ReadResource, Request, SetLevel, Subscribe, Transmit, Unsubscribe,
+    ListResources, ListTools, Params, Ping, ReadResource, Request, SetLevel, Subscribe, Transmit,
 };
-use crate::sandbox::{Compiling, TypedServer, WasmServer, is_wasm};
+use crate::sandbox::{Compiling, TypedServer, WasmServer};
 use crate::tool::{BoxFuture, CallOptions, Failure, FailureKind, Tool, ToolAnswer, ToolCall};
 use crate::units::size;
 use authorization::{AuthorizationSettings, StoredAuthorization};
@@ -67,10 +65,12 @@ use line::LineTransport;
 pub(crate) use listings::{Listings, Patience};
 pub use permissions::Permissions;
 pub(crate) use permissions::permissions;
+use place::{ConfigPlace, Isolation};
 pub(crate) use process::Children;
 use process::{Process, Program};
 use requests::{Exchange, request_meta};
 use starting::{InLine, Place, downloader, may_be_downloading};
+pub use subscription::Subscription;
 use used::{Use, Used};
 
 /// Looks up the variables of a configuration: `${NAME}` becomes what it returns.
@@ -93,134 +93,6 @@ pub(crate) struct SessionSettings {
     pub(crate) inputs: Inputs,
 }
 
-/// A server's entry while its strings are expanded.
-struct ConfigPlace<'a> {
-    server: &'a str,
-    variables: &'a (dyn Fn(&str) -> Option<String> + Send + Sync),
-    /// Where the entry is, as a path.
-    path: String,
-    surroundings: Cow<'a, Surroundings>,
-    answers: BTreeMap<String, String>,
-}
-
-impl<'a> ConfigPlace<'a> {
-    fn new(server: &'a str, entry: Option<&'a ServerConfig>, settings: &'a SessionSettings) -> Self {
-        let path = entry.map_or_else(|| format!("mcpServers.{server}"), |entry| entry.path.clone());
-        let surroundings = entry.map_or_else(Cow::default, |entry| Cow::Borrowed(&entry.surroundings));
-        Self { server, variables: &*settings.variables, path, surroundings, answers: settings.inputs.answers() }
-    }
-
-    fn wrong(&self, key: &str, message: impl Into<String>) -> Error {
-        Error::Config { path: format!("{}.{key}", self.path), message: message.into() }
-    }
-
-    fn expansion(&self) -> Expansion<'_> {
-        Expansion { variables: self.variables, surroundings: &self.surroundings, answers: &self.answers }
-    }
-
-    fn expand(&self, key: &str, text: &str) -> Result<String, Error> {
-        self.expansion().expand(text).map_err(|message| self.wrong(key, message))
-    }
-
-    /// A path, from the configuration's folder where it is relative.
-    fn path(&self, key: &str, path: &Path) -> Result<PathBuf, Error> {
-        self.expansion().path(&path.to_string_lossy()).map_err(|message| self.wrong(key, message))
-    }
-}
-
-/// What a server that is started here runs in, with all strings expanded.
-enum Isolation {
-    None,
-    Wasm(SandboxConfig),
-    Native(SandboxConfig),
-}
-
-impl ConfigPlace<'_> {
-    /// The program of a server that is started here.
-    fn program(&self, entry: &ServerConfig) -> Option<Result<Program, Error>> {
-        let Transport::Stdio { command, args, env, env_file, cwd, inherit_env, .. } = &entry.transport else {
-            return None;
-        };
-        let program = || {
-            let file = env_file.as_ref().map(|file| self.path("envFile", file)).transpose()?;
-            let file =
-                file.map(|file| read_env_file(&file)).transpose().map_err(|message| self.wrong("envFile", message))?;
-            // The entry's own go before those of the file.
-            let mut variables = file.unwrap_or_default();
-            for (name, value) in env {
-                variables.insert(name.clone(), self.expand(&format!("env.{name}"), value)?);
-            }
-            Ok(Program {
-                command: self.expansion().program(command).map_err(|message| self.wrong("command", message))?,
-                written: command.into(),
-                args: args.iter().map(|arg| self.expand("args", arg)).collect::<Result<_, _>>()?,
-                env: variables,
-                cwd: cwd.as_ref().map(|cwd| self.path("cwd", cwd)).transpose()?,
-                inherit: inherit_env.clone(),
-                stop_timeout: entry.stop_timeout,
-            })
-        };
-        Some(program())
-    }
-
-    /// The entry's own setting wins over that of the client.
-    fn isolation(
-        &self,
-        program: &Program,
-        own: Option<&Sandboxing>,
-        default: Option<&SandboxConfig>,
-    ) -> Result<Isolation, Error> {
-        let names_wasm = Path::new(&program.command).extension().is_some_and(|end| end.eq_ignore_ascii_case("wasm"));
-        let sandbox = match (own, default) {
-            (Some(Sandboxing::Off), _) if names_wasm => {
-                let message = "a wasm server always runs in a sandbox: remove the key, or say what it is granted";
-                return Err(self.wrong("sandbox", message));
-            }
-            (Some(Sandboxing::On(sandbox)), _) => self.mounted((**sandbox).clone())?,
-            (None, Some(sandbox)) => sandbox.clone(),
-            (None, None) if names_wasm => SandboxConfig::default(),
-            (Some(Sandboxing::Off), _) | (None, None) => return Ok(Isolation::None),
-        };
-        if !program.inherit.is_empty() {
-            let message = "a sandboxed server gets no other variables than those in `sandbox.env`: name them there";
-            return Err(self.wrong("inherit_env", message));
-        }
-        let sandbox = self.granted(sandbox, &program.env)?;
-        if names_wasm || is_wasm(&program.path()) {
-            Ok(Isolation::Wasm(sandbox))
-        } else {
-            Ok(Isolation::Native(sandbox))
-        }
-    }
-
-    /// With the folders that the entry means, from that of the configuration.
-    fn mounted(&self, mut sandbox: SandboxConfig) -> Result<SandboxConfig, Error> {
-        for (index, mount) in sandbox.mounts.iter_mut().enumerate() {
-            mount.host = self.path(&format!("sandbox.mounts[{index}].host"), &mount.host)?;
-        }
-        Ok(sandbox)
-    }
-
-    /// With all strings expanded, and the variables of the entry.
-    fn granted(&self, mut sandbox: SandboxConfig, own: &BTreeMap<String, String>) -> Result<SandboxConfig, Error> {
-        for (index, mount) in sandbox.mounts.iter_mut().enumerate() {
-            let key = format!("sandbox.mounts[{index}].host");
-            mount.host = self.expand(&key, &mount.host.display().to_string())?.into();
-        }
-        let value = |(name, value): (String, Option<String>)| {
-            let value = match value {
-                Some(value) => Some(self.expand(&format!("sandbox.env.{name}"), &value)?),
-                None => (self.variables)(&name),
-            };
-            Ok((name, value))
-        };
-        let granted =
-            std::mem::take(&mut sandbox.env).into_iter().map(value).collect::<Result<BTreeMap<_, _>, Error>>()?;
-        sandbox.env = own.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).chain(granted).collect();
-        sandbox.checked().map_err(|(key, message)| self.wrong(&format!("sandbox.{key}"), message))
-    }
-}
-
 /// Pages of one list, and the items and bytes of all of them: a server that always names a next page must not keep us for ever.
 const PAGES: usize = 1000;
 const LIST_BYTES: usize = 64 << 20;
@@ -229,8 +101,6 @@ const STABLE: Duration = Duration::from_secs(10);
 /// How long a server that failed is left alone: at first, and at most.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_mins(1);
-/// How often a subscription looks whether its connection still stands.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// Serves one connection of a server in this process.
 type Serve = dyn Fn(DuplexStream) -> BoxFuture<'static, ()> + Send + Sync;
@@ -1273,78 +1143,5 @@ impl Transmit for Handshake<'_> {
                 .map(Answer::Initialize)
                 .ok_or_else(|| self.inner.connect_error("it did not say what it is".into(), Vec::new()))
         })
-    }
-}
-
-/// A subscription to a resource. It ends with [`Subscription::end`], when it is dropped, or with the connection.
-pub struct Subscription {
-    session: Session,
-    connection: Arc<Connection>,
-    uri: Option<String>,
-    updates: broadcast::Receiver<String>,
-}
-
-impl std::fmt::Debug for Subscription {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Subscription").field("uri", &self.uri).finish_non_exhaustive()
-    }
-}
-
-impl Subscription {
-    /// Waits until the resource is updated; `None` when the connection has ended. Updates that come faster than they are taken may be
-    /// told as one.
-    pub async fn next(&mut self) -> Option<()> {
-        loop {
-            match tokio::time::timeout(LOOK, self.updates.recv()).await {
-                Ok(Ok(uri)) if self.uri.as_deref() == Some(&uri) => return Some(()),
-                Ok(Err(RecvError::Lagged(_))) => return Some(()),
-                Ok(Ok(_)) => {}
-                Err(_) if self.uri.as_ref().is_some_and(|uri| self.connection.tells_of(uri)) => {}
-                Ok(Err(RecvError::Closed)) | Err(_) => return None,
-            }
-        }
-    }
-
-    /// Ends the subscription, and waits until the server knows.
-    ///
-    /// # Errors
-    /// [`Error::Request`].
-    pub async fn end(mut self) -> Result<(), Error> {
-        match self.uri.take() {
-            Some(uri) => unsubscribe(&self.session.inner, &self.connection, uri).await,
-            None => Ok(()),
-        }
-    }
-}
-
-/// Tells the server, if this was the last subscription to the resource.
-async fn unsubscribe(inner: &Inner, connection: &Connection, uri: String) -> Result<(), Error> {
-    let mut subscribed = connection.subscribed.lock().await;
-    let count = subscribed.entry(uri.clone()).or_default();
-    *count = count.saturating_sub(1);
-    if *count > 0 {
-        return Ok(());
-    }
-    subscribed.remove(&uri);
-    if !connection.is_open() {
-        return Ok(());
-    }
-    let end = OnConnection { inner, connection };
-    inner.settings.middleware.run::<Unsubscribe>(&inner.name, inner.transport(), uri, &end).await
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        let (Some(uri), Ok(runtime)) = (self.uri.take(), tokio::runtime::Handle::try_current()) else { return };
-        if !self.connection.is_open() {
-            return;
-        }
-        // Not the session and its connection themselves, which would outlive their client for it.
-        let (session, connection) = (Arc::downgrade(&self.session.inner), Arc::downgrade(&self.connection));
-        runtime.spawn(async move {
-            if let (Some(inner), Some(connection)) = (session.upgrade(), connection.upgrade()) {
-                let _ = unsubscribe(&inner, &connection, uri).await;
-            }
-        });
     }
 }
