@@ -34,6 +34,7 @@ pub(crate) use env_file::read as read_env_file;
 pub use expand::Input;
 pub(crate) use expand::{Expansion, Surroundings};
 pub use filter::ToolFilter;
+pub(crate) use headers::is_ours;
 pub use sandbox::{Access, Endpoint, Lifetime, Mount, SandboxConfig};
 
 const SERVERS: &str = "mcpServers";

@@ -103,13 +103,13 @@ fn mend_schema(schema: &mut Value) {
 /// the JSON text that the server sent.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct ToolAnswer {
-    #[serde(default, deserialize_with = "lenient_list")]
+    #[serde(default, deserialize_with = "lenient_blocks")]
     content: Vec<Box<RawValue>>,
     #[serde(default, rename = "structuredContent")]
     structured: Option<Box<RawValue>>,
     #[serde(default, rename = "_meta")]
     meta: Option<Box<RawValue>>,
-    #[serde(default, rename = "isError", deserialize_with = "null_is_default")]
+    #[serde(default, rename = "isError", deserialize_with = "lenient_flag")]
     is_error: bool,
     /// `input_required` where the server wants something before it goes on (protocol 2026-07-28).
     #[serde(default, rename = "resultType")]
@@ -119,8 +119,29 @@ pub struct ToolAnswer {
     pub(crate) denied: String,
 }
 
-fn null_is_default<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+/// Whether something is true, as servers write it.
+fn lenient_flag<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::Bool(on) => on,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !matches!(&*text.to_lowercase(), "" | "false" | "no" | "0"),
+        Value::Null | Value::Array(_) | Value::Object(_) => false,
+    })
+}
+
+/// The blocks of an answer: one that stands by itself is one.
+fn lenient_blocks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Box<RawValue>>, D::Error> {
+    let given = Box::<RawValue>::deserialize(deserializer)?;
+    let text = given.get().trim_start();
+    if text.starts_with('{') && !text[1..].trim_start().starts_with('}') {
+        return Ok(vec![given]);
+    }
+    let mut reader = serde_json::Deserializer::from_str(given.get());
+    lenient_list(&mut reader).map_err(|error| {
+        let told = error.to_string();
+        let told = told.split(" at line").next().unwrap_or_default();
+        serde::de::Error::custom(told)
+    })
 }
 
 /// A list, for which servers also write `null`, or `{}`, where it is empty.

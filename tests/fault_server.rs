@@ -191,10 +191,23 @@ fn acts(fault: &str, seen: &mut Seen, message: &Value) -> Vec<Act> {
         "result-is-text" => say(result(r#""done""#)),
         "content-is-null" => say(result(r#"{"content":null,"structuredContent":"fine","isError":null}"#)),
         "content-is-null-in-a-failure" => say(result(r#"{"content":null,"isError":true}"#)),
+        "failed-is-a-number" => say(fine.replacen(r#"{"content""#, r#"{"isError":0,"content""#, 1)),
+        "failed-is-text" => say(fine.replacen(r#"{"content""#, r#"{"isError":"false","content""#, 1)),
+        "content-is-one-block" => say(result(r#"{"content":{"type":"text","text":"fine"}}"#)),
+        "error-without-code" => {
+            say(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"message":"disk full","data":[1]}}}}"#))
+        }
+        "error-code-is-text" => {
+            say(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":"E17","message":"disk full"}}}}"#))
+        }
+        "error-beside-null" => say(format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"result":null,"error":{{"code":-32001,"message":"disk full"}}}}"#
+        )),
         "content-is-text" => say(result(r#"{"content":"fine"}"#)),
         "byte-order-mark" => say(format!("\u{feff}{fine}")),
         "terminal-codes" => say(format!("\u{1b}[2K\u{1b}[32m{fine}\u{1b}[0m")),
         "text-before" => say(format!("Loading {{plugins}} … {fine}")),
+        "log-before" => say(format!("[INFO] ready {fine}")),
         "two-in-a-line" => say(format!("{}{fine}", notification("resources/list_changed"))),
         "batch" => say(format!("[{fine}]")),
         "trickle" => vec![Act::Trickle(fine.into_bytes())],

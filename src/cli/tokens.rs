@@ -145,7 +145,7 @@ impl TokenStore for Tokens {
     /// replaced and removed while others wait.
     async fn lock(&self, key: &TokenKey) -> io::Result<TokenLock> {
         let folder = self.folder.with_file_name("locks");
-        make_private(&folder)?;
+        private_folder(&folder)?;
         let file = File::options().write(true).create(true).truncate(false).open(folder.join(Self::name(key)))?;
         loop {
             match file.try_lock() {
@@ -159,20 +159,6 @@ impl TokenStore for Tokens {
 }
 
 /// Makes a folder that only this user can look into.
-fn make_private(path: &Path) -> io::Result<()> {
-    let mut folder = std::fs::DirBuilder::new();
-    folder.recursive(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-        folder.mode(0o700).create(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
-    }
-    #[cfg(not(unix))]
-    folder.create(path)
-}
-
-/// Makes a folder that only this user can look into, and sees to it that it is one.
 pub(super) fn private_folder(path: &Path) -> io::Result<()> {
     let mut folder = std::fs::DirBuilder::new();
     folder.recursive(true);

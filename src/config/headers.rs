@@ -8,9 +8,10 @@ use serde_json::Value;
 use super::entry::Entry;
 use crate::error::Error;
 
-/// Set by us, from what the protocol needs.
-const OURS: [&str; 13] = [
+/// Set by us, from what the protocol needs and the HTTP client can take.
+const OURS: [&str; 18] = [
     "accept",
+    "accept-encoding",
     "connection",
     "content-length",
     "content-type",
@@ -19,11 +20,20 @@ const OURS: [&str; 13] = [
     "last-event-id",
     "mcp-protocol-version",
     "mcp-session-id",
+    "sec-websocket-extensions",
+    "sec-websocket-key",
+    "sec-websocket-protocol",
+    "sec-websocket-version",
     "te",
     "trailer",
     "transfer-encoding",
     "upgrade",
 ];
+/// Whether a header belongs to the transport, whatever a configuration says.
+pub(crate) fn is_ours(name: &str) -> bool {
+    OURS.iter().any(|ours| ours.eq_ignore_ascii_case(name))
+}
+
 /// What documented configurations say of ours, and is so anyway.
 const SO_ANYWAY: [(&str, &[&str]); 2] =
     [("accept", &["application/json", "text/event-stream", "*/*"]), ("content-type", &["application/json"])];
@@ -44,7 +54,7 @@ pub(super) fn parse(entry: &Entry<'_>) -> Result<BTreeMap<String, String>, Error
         if !value.contains("${") && HeaderValue::from_str(&value).is_err() {
             return Err(entry.fault(&place, "it has characters that no HTTP header can hold"));
         }
-        if OURS.contains(&known.as_str()) {
+        if is_ours(known.as_str()) {
             let so_anyway = SO_ANYWAY.iter().find(|(name, _)| *name == known.as_str());
             let is_so = |parts: &[&str]| {
                 value.split([',', ';']).all(|part| parts.contains(&part.trim()) || part.trim().starts_with("charset="))

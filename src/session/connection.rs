@@ -405,21 +405,18 @@ impl Connection {
         self.peer.peer_info()
     }
 
-    /// Whether the server still knows the session, where that was in doubt. Where it does not, the session is closed, so that the next use
-    /// begins another.
+    /// Whether the server still knows the session, where that was in doubt: a ping that is refused as a request says that it does not.
     pub(super) async fn is_still_known(&self) -> bool {
         let ping = self.peer.send_request(sign_of_life(self.is_modern()));
-        // An error of the server's own is a sign of life, too.
-        let is_known = match self.within(KNOWN, ping).await {
-            Some(Ok(_) | Err(ServiceError::McpError(_))) => true,
-            Some(Err(_)) | None => false,
-        };
-        if is_known {
+        // An error of the server's own is a sign of life, too; and one that is slow is not one that forgot.
+        let is_refused = matches!(
+            self.within(KNOWN, ping).await,
+            Some(Err(ServiceError::TransportSend(_) | ServiceError::TransportClosed))
+        );
+        if !is_refused {
             self.wire.trust();
-        } else {
-            self.wire.complain("it does not know the session any more".into());
         }
-        is_known
+        !is_refused
     }
 
     /// Waits for `work`, for `bound` and as long as a person is asked to log in. `None` if that is over.
@@ -667,8 +664,8 @@ impl Connection {
         }
     }
 
-    /// Ends the connection. A child process is ended with it: its input is closed, then it gets SIGTERM, then SIGKILL, each after two
-    /// seconds more.
+    /// Ends the connection. A child process is ended with it: its input is closed, then it gets SIGTERM, then SIGKILL, each after the
+    /// time that it is given (`stop_timeout`).
     pub(super) async fn close(&self) {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         if let Some(mut service) = self.service.lock().await.take() {

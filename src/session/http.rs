@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io::Cursor;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use base64::Engine;
@@ -38,7 +38,7 @@ use super::pauses::Pauses;
 use super::tls::Tls;
 use super::wire::{MESSAGE_BYTES, Wire, encoded};
 use super::{ConfigPlace, SessionSettings};
-use crate::config::HttpConfig;
+use crate::config::{HttpConfig, is_ours};
 use crate::error::{Error, with_causes};
 use crate::units::size;
 
@@ -55,21 +55,6 @@ const TOLD_BYTES: usize = 64 << 10;
 const TOLD: Duration = Duration::from_secs(1);
 /// POSTs that are under way at the same time, before they become streams; scripts make at most 64 calls at a time.
 const POSTS: usize = 128;
-/// Headers that belong to the transport, whatever the configuration says.
-const OURS: [&str; 12] = [
-    "accept",
-    "connection",
-    "content-length",
-    "content-type",
-    "last-event-id",
-    "mcp-protocol-version",
-    "mcp-session-id",
-    "sec-websocket-key",
-    "sec-websocket-protocol",
-    "sec-websocket-version",
-    "transfer-encoding",
-    "upgrade",
-];
 /// Redirects that are followed, as long as they stay at the same origin.
 const REDIRECTS: usize = 10;
 
@@ -148,7 +133,7 @@ impl Endpoint {
             let value = HeaderValue::from_str(&place.expand(&path, value)?)
                 .map_err(|_| place.wrong(&path, "it has characters that no HTTP header can hold"))?;
             // Copied from examples, they say what is sent anyway, or what would be wrong.
-            if OURS.iter().any(|ours| ours.eq_ignore_ascii_case(name.as_str())) {
+            if is_ours(name.as_str()) {
                 tracing::debug!(
                     server = place.server,
                     header = key,
@@ -277,8 +262,8 @@ pub(super) fn transport(
     // rmcp's worker makes headers of arguments, for which it has to see the tools.
     wire.lists_tools_typed.store(true, Ordering::Relaxed);
     let (needed, alive) = watch::channel(());
-    let (expired, pauses) = Default::default();
-    let client = HttpClient { endpoint: Arc::new(endpoint), wire: Arc::clone(wire), alive, expired, pauses };
+    let (endpoint, pauses) = (Arc::new(endpoint), Arc::default());
+    let client = HttpClient { endpoint, wire: Arc::clone(wire), alive, pauses };
     let transport = StreamableHttpClientTransport::with_client(client, transport);
     Ok(Opened::new(transport).authorized(authorization).while_needed(needed))
 }
@@ -340,7 +325,7 @@ pub(super) fn wants_authorisation(error: &DynamicTransportError) -> bool {
 pub(super) fn explain(error: &DynamicTransportError) -> String {
     match error.error.downcast_ref::<StreamableHttpError<HttpError>>() {
         Some(StreamableHttpError::Client(error)) => error.to_string(),
-        Some(StreamableHttpError::SessionExpired) => "it does not know this session any more (HTTP 404)".into(),
+        Some(StreamableHttpError::SessionExpired) => "it does not know this session any more".into(),
         Some(StreamableHttpError::UnexpectedContentType(Some(kind))) => {
             format!("it answered with `{kind}`, which is neither JSON nor an event stream")
         }
@@ -356,8 +341,6 @@ pub(super) struct HttpClient {
     wire: Arc<Wire>,
     /// Changes when nobody needs the connection any more.
     alive: watch::Receiver<()>,
-    /// Refusals in a row that were taken for the end of the session.
-    expired: Arc<AtomicUsize>,
     pauses: Arc<Pauses>,
 }
 
@@ -395,7 +378,7 @@ impl HttpClient {
         let status = response.status();
         let in_session = session_id.is_some();
         let JsonRpcMessage::Request(request) = &message else {
-            return Ok(self.told(&message, in_session, response).await);
+            return Ok(self.told(&message, response).await);
         };
         if matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT) {
             return Ok(StreamableHttpPostResponse::Accepted);
@@ -407,7 +390,6 @@ impl HttpClient {
         if !status.is_success() {
             return self.refused(request, in_session, session, response).await;
         }
-        self.expired.store(0, Ordering::Relaxed);
         if is(&response, EVENT_STREAM_MIME_TYPE) {
             let events =
                 self.divert(self.endpoint.events(response), session.clone().or(session_id.map(|id| id.to_string())));
@@ -436,19 +418,11 @@ impl HttpClient {
     }
 
     /// What comes back for a message that is no request. It has no answer, so that nothing that comes back ends the connection.
-    async fn told(
-        &self,
-        message: &ClientJsonRpcMessage,
-        in_session: bool,
-        response: Response,
-    ) -> StreamableHttpPostResponse {
+    async fn told(&self, message: &ClientJsonRpcMessage, response: Response) -> StreamableHttpPostResponse {
         let status = response.status();
         if !status.is_success() {
             let method = serde_json::to_value(message).unwrap_or_default()["method"].take();
             let what = method.as_str().map_or_else(|| "an answer".into(), |method| format!("`{method}`"));
-            if in_session {
-                self.wire.doubt();
-            }
             tracing::debug!("it answered HTTP {status} to {what}");
             self.wire.complain(format!("it answered HTTP {status} to {what}"));
         }
@@ -540,8 +514,8 @@ impl HttpClient {
         let is_of_request = of_request.is_some_and(|id| id.to_string() == request.id.to_string());
         if in_session && !unauthorised && !is_of_request && status != StatusCode::TOO_MANY_REQUESTS {
             let said = error.as_ref().map_or(&*body, |error| &error.error.message);
-            // Once; where a new session does not help, it is told what the server says.
-            if status.is_client_error() && is_of_session(said) && self.expired.fetch_add(1, Ordering::Relaxed) == 0 {
+            // Then it has not looked at the request, which is sent again in a new session, once.
+            if is_of_session(status, said) {
                 return Err(StreamableHttpError::SessionExpired);
             }
             self.wire.doubt();
@@ -559,10 +533,21 @@ impl HttpClient {
     }
 }
 
-/// Whether a refusal is about the session: servers that forgot one say so with HTTP 400, too.
-pub(super) fn is_of_session(said: &str) -> bool {
+/// Whether a refusal is about the session: servers that forgot one say so with HTTP 400 too, most of them in the words of an SDK. A
+/// request that was carried out must not be taken for one.
+pub(super) fn is_of_session(status: StatusCode, said: &str) -> bool {
+    let words = [
+        "no valid session",
+        "invalid session",
+        "session id",
+        "session not found",
+        "unknown session",
+        "no transport found for sessionid",
+        "not initialized",
+        "not initialised",
+    ];
     let said = said[..said.floor_char_boundary(SHOWN)].to_lowercase();
-    ["session", "not initialized", "not initialised"].iter().any(|words| said.contains(words))
+    status == StatusCode::BAD_REQUEST && words.iter().any(|words| said.contains(words))
 }
 
 fn insert(headers: &mut HeaderMap, name: &'static str, value: HeaderValue) {
@@ -705,8 +690,7 @@ impl StreamableHttpClient for HttpClient {
         _auth_header: Option<String>,
         headers: Headers,
     ) -> HttpResult<Events> {
-        let key = last_event_id.clone();
-        self.pauses.wait(key.as_deref()).await;
+        let is_of_its_own = self.pauses.wait(last_event_id.as_deref()).await;
         let mut request = self.request(Method::GET, session_id.as_deref(), headers)?;
         request.headers_mut().insert(ACCEPT, accepts());
         if let Some(id) = last_event_id.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
@@ -732,6 +716,6 @@ impl StreamableHttpClient for HttpClient {
         }
         // A server that has nothing to say is silent here for as long as it likes.
         let events = self.divert(events(response, None), session_id.map(|id| id.to_string()));
-        Ok(self.pauses.watched(key, events))
+        Ok(if is_of_its_own { self.pauses.watched(events) } else { events })
     }
 }

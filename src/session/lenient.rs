@@ -1,7 +1,7 @@
 //! Answers as servers really write them, made into what the protocol says: `[]` or `true` where an object belongs, `null` for a list,
 //! fields that are missing. What can't be mended is an error that names the field.
 
-use rmcp::model::{DiscoverResult, InitializeResult};
+use rmcp::model::{DiscoverResult, ErrorCode, ErrorData, InitializeResult};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -156,6 +156,23 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
+/// The error of an answer that is not of the form of one: without a code, or a text.
+pub(super) fn error(answer: &str) -> Option<ErrorData> {
+    #[derive(Deserialize)]
+    struct Failed {
+        error: Value,
+    }
+    let Failed { mut error } = serde_json::from_str(answer).ok()?;
+    let code = error.get("code").and_then(|code| i32::try_from(code.as_i64()?).ok());
+    let said = match &error {
+        Value::Null => return None,
+        Value::String(said) => said.clone(),
+        other => other.get("message").and_then(Value::as_str).unwrap_or("it did not say why").to_string(),
+    };
+    let data = error.get_mut("data").map(Value::take);
+    Some(ErrorData::new(code.map_or(ErrorCode::INTERNAL_ERROR, ErrorCode), said, data))
+}
+
 /// Makes `key` a list: what is empty in another way is an empty one.
 pub(super) fn make_list(fields: &mut Map<String, Value>, key: &str) {
     match fields.get(key) {
@@ -192,6 +209,15 @@ fn without_nothing(item: &mut Value) {
     if let Value::Object(fields) = item {
         fields.retain(|_, field| !field.is_null() && !field.as_array().is_some_and(Vec::is_empty));
         fields.values_mut().for_each(without_nothing);
+    }
+}
+
+/// A text, for which servers also write a number.
+pub(super) fn text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::String(text) => Ok(text),
+        number @ Value::Number(_) => Ok(number.to_string()),
+        other => Err(serde::de::Error::custom(format!("expected a text, found {}", kind(&other)))),
     }
 }
 

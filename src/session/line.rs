@@ -79,7 +79,8 @@ impl<R: AsyncRead + Unpin, W> LineTransport<R, W> {
         };
         let messages = messages_in(line);
         // A batch is none of what is read past.
-        if messages.is_empty() || line.starts_with('[') {
+        let is_batch = || line.starts_with('[') && serde_json::from_str::<Vec<IgnoredAny>>(line).is_ok();
+        if messages.is_empty() || is_batch() {
             return self.wire.junk(line, &reason);
         }
         tracing::debug!(line = &line[..line.floor_char_boundary(200)], "read past what stands beside a message");
@@ -97,14 +98,17 @@ impl<R: AsyncRead + Unpin, W> LineTransport<R, W> {
 /// end of the line, or another message.
 fn messages_in(line: &str) -> Vec<&str> {
     let mut messages = Vec::new();
-    let (mut rest, mut left) = (line, PLACES);
-    while let Some(place) = rest.find('{').filter(|_| left > 0) {
+    let (mut rest, mut left) = (line, 2 * PLACES);
+    // Where there are many places, only those are looked at that messages mostly begin with.
+    while let Some(place) = rest.find(if left > PLACES { "{" } else { "{\"jsonrpc\"" }).filter(|_| left > 0) {
         let from = &rest[place..];
         let mut values = serde_json::Deserializer::from_str(from).into_iter::<IgnoredAny>();
         if let Some(Ok(_)) = values.next() {
             let (value, after) = from.split_at(values.byte_offset());
             if value.contains("\"jsonrpc\"") {
                 messages.push(value);
+            } else {
+                left -= 1;
             }
             rest = after;
         } else {
@@ -211,6 +215,8 @@ mod tests {
             format!("Server is up! {message}"),
             format!("loading {{config}} {{}} {{\"a\": 1}} … {message} done"),
             format!("{message}Content-Length: 5"),
+            format!("[INFO] up {message}"),
+            format!("{} {message}", "{} {x} ".repeat(99)),
         ] {
             assert_eq!(messages_in(&line), [message], "{line}");
         }

@@ -18,6 +18,8 @@ use crate::error::Error;
 
 /// How long nobody waits for servers among which none becomes ready.
 const SILENCE: Duration = Duration::from_secs(2);
+/// The same where others wait for their turn to start.
+const IN_LINE: Duration = Duration::from_secs(6);
 
 /// How long the others are waited for.
 #[derive(Clone, Copy, PartialEq)]
@@ -97,7 +99,7 @@ impl Listings {
             }
         }
         let started = Instant::now();
-        let mut until = started + SILENCE;
+        let (mut progressed, mut until) = (started, started + SILENCE);
         loop {
             let is_over = async {
                 match patience {
@@ -111,16 +113,18 @@ impl Listings {
                     None => break,
                     Some((index, listed)) => {
                         if matches!(listed, Some(Ok(_))) {
-                            until = Instant::now() + SILENCE;
+                            progressed = Instant::now();
+                            until = progressed + SILENCE;
                         }
                         let ended = || Err(unfinished(sessions[index].as_ref()));
                         results[index] = Some(listed.unwrap_or_else(ended));
                     }
                 },
                 () = is_over => {
-                    // One that waits for its turn has had no time yet.
+                    // One that waits for its turn has had no time yet; but others that are silent may keep it waiting for long.
                     let in_line = |session: &Result<Session, Error>| session.as_ref().is_ok_and(Session::is_in_line);
-                    if started.elapsed() >= bound || !sessions.iter().any(in_line) {
+                    let is_stuck = progressed.elapsed() >= IN_LINE || started.elapsed() >= bound;
+                    if is_stuck || !sessions.iter().any(in_line) {
                         break;
                     }
                     until = Instant::now() + SILENCE;

@@ -216,6 +216,8 @@ enum Asked {
 pub enum ServerStatus {
     /// Not connected, as nothing has needed it, or no longer.
     Closed,
+    /// It is being connected.
+    Connecting,
     /// Connected.
     Connected,
     /// Its entry is malformed, or the last attempt to connect it failed.
@@ -320,12 +322,12 @@ impl Session {
         Some(until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
     }
 
-    /// How the server stands. Waits for a connection that is being made.
-    pub(crate) async fn status(&self) -> ServerStatus {
-        let _connecting = self.inner.connecting.lock().await;
+    /// How the server stands.
+    pub(crate) fn status(&self) -> ServerStatus {
         if self.is_connected() {
             return ServerStatus::Connected;
         }
+        let Ok(_not_connecting) = self.inner.connecting.try_lock() else { return ServerStatus::Connecting };
         match &self.inner.state().failed {
             Some((error, _)) => ServerStatus::Failed(error.clone()),
             None => ServerStatus::Closed,
@@ -678,23 +680,29 @@ impl Inner {
         }
         let mut closings = self.closings.subscribe();
         let _one_at_a_time = self.connecting.lock().await;
-        if let Some(connection) = self.standing()
-            && (is_trusted(&connection) || connection.is_still_known().await)
-        {
-            return Ok(connection);
-        }
+        let connect = async {
+            match self.standing() {
+                Some(connection) if is_trusted(&connection) || connection.is_still_known().await => Ok(connection),
+                _ => self.connect_now(asked).await,
+            }
+        };
         // Also where it was closed while this waited for its turn.
         tokio::select! {
             biased;
             _ = closings.changed() => Err(self.closed_meanwhile()),
-            connected = self.connect_now(asked) => connected,
+            connected = connect => connected,
         }
     }
 
     async fn connect_now(&self, asked: Asked) -> Result<Arc<Connection>, Error> {
         let broken = self.state().connection.take();
-        if let Some(broken) = broken {
-            self.bury(&broken).await;
+        match broken {
+            // The server forgot it. What is under way on it goes on, and is the last to let go of it.
+            Some(forgotten) if forgotten.is_open() && forgotten.wire.is_doubted() => {
+                tracing::debug!(server = &*self.name, "the server does not know the session any more");
+            }
+            Some(broken) => self.bury(&broken).await,
+            None => {}
         }
         {
             let mut state = self.state();
@@ -737,8 +745,8 @@ impl Inner {
         let reason = broken.why_closed().await;
         tracing::warn!(server = &*self.name, reason, "the connection broke");
         broken.close().await;
-        // A fresh instance may do better at once, and a new session of a server that forgot the last one.
-        if broken.hit_limit() || broken.wire.is_doubted() {
+        // A fresh instance may do better at once.
+        if broken.hit_limit() {
             return;
         }
         let mut state = self.state();
@@ -946,7 +954,8 @@ impl Transmit for Inner {
 }
 
 impl Inner {
-    /// Waits until a call of a tool may go out, where the entry bounds them. What a caller waits for here is part of the call's time.
+    /// Waits until a call of a tool may go out, where the entry bounds them. Where the call has a time limit, what it waits
+    /// here is part of that; the limits of a script go on.
     async fn in_turn(&self, mut request: Request) -> Result<(Option<SemaphorePermit<'_>>, Request), Error> {
         let (Some(lane), Params::CallTool(call)) = (&self.lane, &mut request.params) else {
             return Ok((None, request));

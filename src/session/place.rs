@@ -59,11 +59,12 @@ impl ConfigPlace<'_> {
             return None;
         };
         let program = || {
-            let file = env_file.as_ref().map(|file| self.path("envFile", file)).transpose()?;
-            let file =
-                file.map(|file| read_env_file(&file)).transpose().map_err(|message| self.wrong("envFile", message))?;
+            let read = |file: &PathBuf| {
+                let path = self.path("envFile", file)?;
+                read_env_file(&path, &file.to_string_lossy()).map_err(|message| self.wrong("envFile", message))
+            };
             // The entry's own go before those of the file.
-            let mut variables = file.unwrap_or_default();
+            let mut variables = env_file.as_ref().map(read).transpose()?.unwrap_or_default();
             for (name, value) in env {
                 variables.insert(name.clone(), self.expand(&format!("env.{name}"), value)?);
             }
@@ -73,6 +74,7 @@ impl ConfigPlace<'_> {
                 args: args.iter().map(|arg| self.expand("args", arg)).collect::<Result<_, _>>()?,
                 env: variables,
                 cwd: cwd.as_ref().map(|cwd| self.path("cwd", cwd)).transpose()?,
+                written_cwd: cwd.as_ref().map(|cwd| cwd.display().to_string()).unwrap_or_default(),
                 inherit: inherit_env.clone(),
                 stop_timeout: entry.stop_timeout,
             })

@@ -88,6 +88,8 @@ pub(super) struct Program {
     pub(super) args: Vec<String>,
     pub(super) env: BTreeMap<String, String>,
     pub(super) cwd: Option<PathBuf>,
+    /// As it is written in the entry, for messages.
+    pub(super) written_cwd: String,
     /// Names of variables that it gets beside those that all get.
     pub(super) inherit: Vec<String>,
     /// How long it may take to end, if its entry says so.
@@ -180,7 +182,7 @@ impl Process {
         children: &Children,
     ) -> Result<(Self, Pipes), String> {
         let mut command = program.piped();
-        let (grace, command_name) = (program.grace(), &program.command);
+        let (grace, command_name) = (program.grace(), &program.written);
         let no_pipe = |error| format!("can't start `{command_name}`: no pipe for it: {error}");
         let mut native = sandbox.map(|sandbox| program.native_sandbox(variables, sandbox)).transpose()?;
         let mut guard = None;
@@ -324,7 +326,7 @@ fn start_error(program: &Program, error: &std::io::Error) -> String {
     }
     match (error.kind(), &program.cwd) {
         (std::io::ErrorKind::NotFound, Some(cwd)) if !cwd.is_dir() => {
-            format!("can't start `{command}`: its folder `{}` does not exist", cwd.display())
+            format!("can't start `{command}`: its folder `{}` does not exist", program.written_cwd)
         }
         (std::io::ErrorKind::NotFound, _) if command.trim().contains(char::is_whitespace) => {
             let mut words = command.split_whitespace();

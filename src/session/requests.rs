@@ -132,7 +132,7 @@ impl Deadline {
         if left.is_some_and(|left| left.is_zero()) {
             return Err(self.over());
         }
-        Ok(CallOptions { timeout: left, ..options.clone() })
+        Ok(CallOptions { timeout: left, silence: self.silence, ..options.clone() })
     }
 }
 

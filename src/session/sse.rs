@@ -209,7 +209,7 @@ impl Poster {
             return Ok(());
         }
         let is_unknown = matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
-            || (status.is_client_error() && is_of_session(&String::from_utf8_lossy(&said)));
+            || is_of_session(status, &String::from_utf8_lossy(&said));
         if is_unknown {
             let reason = format!("it answered HTTP {status}: it does not know this connection any more");
             // Whoever waits for an answer is told by the end of the connection, and may be so before this message fails.
@@ -217,9 +217,9 @@ impl Poster {
             self.close.send_replace(true);
             return Err(reason);
         }
-        self.wire.doubt();
         let reason = format!("it answered HTTP {status}");
         if is_request {
+            self.wire.doubt();
             return Err(reason);
         }
         // What needs no answer is not worth a connection.

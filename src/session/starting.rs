@@ -133,6 +133,7 @@ mod tests {
                 args: args.split_whitespace().map(String::from).collect(),
                 env: std::collections::BTreeMap::new(),
                 cwd: None,
+                written_cwd: String::new(),
                 inherit: Vec::new(),
                 stop_timeout: None,
             };

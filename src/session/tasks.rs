@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::connection::Connection;
+use super::lenient;
 use super::requests::{Deadline, Exchange, Trouble};
 use super::wire::HasDigits;
 use crate::tool::{CallOptions, FailureKind};
@@ -29,12 +30,13 @@ const KEPT: u64 = 3_600_000;
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct TaskState {
+    #[serde(deserialize_with = "lenient::text")]
     task_id: String,
     status: String,
     status_message: Option<String>,
     /// The first is that of protocol 2026-07-28, the second that of 2025-11-25.
-    poll_interval_ms: Option<u64>,
-    poll_interval: Option<u64>,
+    poll_interval_ms: Option<f64>,
+    poll_interval: Option<f64>,
     result: Option<Box<RawValue>>,
     error: Option<Value>,
     input_requests: Option<InputRequests>,
@@ -48,7 +50,8 @@ impl TaskState {
     /// How long to wait before it is asked after again.
     fn poll(&self) -> Duration {
         let poll = self.poll_interval_ms.or(self.poll_interval);
-        poll.map_or(POLL, Duration::from_millis).clamp(POLL_MIN, POLL_MAX)
+        let poll = poll.and_then(|poll| Duration::try_from_secs_f64(poll / 1000.0).ok());
+        poll.unwrap_or(POLL).clamp(POLL_MIN, POLL_MAX)
     }
 }
 

@@ -291,6 +291,9 @@ impl Wire {
             Err(reason) => reason,
         };
         let Ok(Peek { id: Some(id), method: None, .. }) = serde_json::from_str(text) else { return Err(reason) };
+        if let Some(error) = lenient::error(text) {
+            return Ok(Some(ServerJsonRpcMessage::error(error, Some(id))));
+        }
         let shown = &text[..text.floor_char_boundary(JUNK_BYTES)];
         tracing::warn!(message = shown, error = %reason, "an answer is no JSON-RPC response");
         let error = ErrorData::parse_error(format!("its answer is no JSON-RPC response: `{shown}`"), None);
