@@ -11,6 +11,7 @@ mod filter;
 mod headers;
 mod sandbox;
 mod server;
+mod tool_keys;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -391,6 +392,10 @@ impl Config {
                 let message = format!("there is no such key{}", did_you_mean(&[meant]));
                 warnings.push(ConfigWarning { path: key.clone(), message });
             }
+        }
+        if self.document.get("sandbox").is_some_and(|sandbox| !matches!(sandbox, Value::Null | Value::Bool(false))) {
+            let message = "it means nothing here: a server is in a sandbox where its own entry says so";
+            warnings.push(ConfigWarning { path: "sandbox".into(), message: message.into() });
         }
         let mut seen = BTreeMap::new();
         for location in locations(&self.document) {

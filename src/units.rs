@@ -25,12 +25,17 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let seconds = scale.zip(number.parse::<f64>().ok()).map(|(scale, number)| number * scale);
     match seconds {
         None => Err(format!("expected {DURATION}")),
-        Some(seconds) => from_seconds(seconds).ok_or_else(|| "expected a duration over 0".into()),
+        Some(seconds) => from_seconds(seconds).ok_or_else(|| no_duration(seconds).into()),
     }
 }
 
 /// What a duration looks like, for messages.
 pub(crate) const DURATION: &str = "a duration, such as `5`, `0.5 s`, `500ms` or `2m`";
+
+/// Why a number of seconds is no duration.
+pub(crate) fn no_duration(seconds: f64) -> &'static str {
+    if seconds > 1.0 { "expected a duration of less than 10^19 seconds" } else { "expected a duration over 0" }
+}
 
 /// `None` where it is not over 0, or more than a clock can hold.
 pub(crate) fn from_seconds(seconds: f64) -> Option<Duration> {

@@ -420,6 +420,15 @@ async fn filters() -> Result<(), Ignored> {
         ("tools", json!({"delete-all": {"enabled": false}, "read": {"enabled": true}})),
         ("tools", json!({"*": false, "read": true})),
         ("toolFilter", json!({"blockedToolNames": ["delete-all"]})),
+        // As the tool's name is written elsewhere.
+        ("excludeTools", json!(["deleteAll"])),
+        ("excludeTools", json!(["fake_delete-all"])),
+        ("excludeTools", json!(["mcp__fake__delete_all"])),
+        ("excludeTools", json!(["fake::delete-all"])),
+        ("tools", json!({"delete-all": "deny"})),
+        ("tools", json!({"delete-all": {"Enabled": false}})),
+        ("tools", json!({"delete-all": {"permission": "deny"}})),
+        ("tools", json!({"delete-all": {"hidden": true, "enabled": true}})),
     ] {
         let client = builder(json!({"fake": with(given(), key, filter.clone())})).build().unwrap();
         let script = "let said = []; for name in [\"delete-all\", \"delete_all\"] { try { said.push(fake.call_tool(name)) } catch (e) { said.push(e.kind); \
@@ -468,12 +477,36 @@ async fn filters() -> Result<(), Ignored> {
         json!({"excludeTools": ["delete-all"]}),
         json!({"tools": {"fake_delete*": false}}),
         json!({"tools": {"exclude": ["delete-all"]}}),
+        json!({"tools": {"fake_delete-all": "deny", "fake_read": "ask"}}),
+        json!({"tools": {"fake_delete-all": {"enabled": false}}}),
+        json!({"excludeTools": ["fake::delete-all"]}),
+        json!({"permissions": {"deny": ["Bash(rm:*)", "mcp__fake__delete_all"], "allow": ["mcp__fake__read"]}}),
+        json!({"permission": {"bash": "ask", "fake_delete*": "deny"}}),
+        json!({"toolFilter": {"blockedTools": ["delete-all"]}}),
+        json!({"mcp": {"excludeTools": ["delete-all"]}}),
     ] {
         let mut document = more;
         document["mcpServers"] = json!({"fake": given()});
         let tools = Config::from_value(document.clone()).unwrap().server("fake").unwrap().tools;
         assert!(!tools.allows("delete-all") && tools.allows("read"), "{document}");
     }
+    let whole = json!({"mcpServers": {"fake": given()}, "permissions": {"deny": ["mcp__fake"]}});
+    assert!(!Config::from_value(whole).unwrap().server("fake").unwrap().tools.allows("read"));
+    // Letters that are not those of ASCII, in each way to write them, and what `rhaiway tools` shows in their place.
+    let digest = &blake3::hash("delete.it".as_bytes()).to_hex()[..8];
+    for (tool, name) in [
+        ("löschen", "LO\u{308}SCHEN".to_string()),
+        ("löschen", "loschen".into()),
+        ("删除", "ShanChu".into()),
+        ("delete.it", format!("delete_it_{digest}")),
+    ] {
+        let denies = filter(with(given(), "excludeTools", json!([name])));
+        assert!(!denies.allows(tool) && denies.allows("read"), "{tool} {name}");
+    }
+    // What is allowed has to be named as it is.
+    let allows = filter(with(given(), "includeTools", json!(["read", "Delete_all(path)"])));
+    assert!(allows.allows("read") && allows.allows("delete-all") && allows.allows("delete_all"));
+    assert!(!allows.allows("read(evil)") && !allows.allows("deleteall") && !allows.allows("fake_read"));
     let without = json!({"mcpServers": {"fake": given(), "other": given()}, "mcp": {"excluded": ["other"]}});
     let client = Client::builder().config(Config::from_value(without).unwrap()).code_mode(true).build().unwrap();
     assert_eq!(value(run(&client, "__tool_namespaces").await), json!(["fake"]));
@@ -507,11 +540,63 @@ async fn broken_filters() -> Result<(), Ignored> {
             "there are more than 256 names with a `*`",
         ),
         ("disabled", json!("yes"), "disabled: expected `true` or `false`"),
+        ("includeTools", json!(["*", "!delete-all"]), "includeTools[1]: `!` means nothing in the name of a tool"),
+        ("excludeTools", json!(["delete?all"]), "excludeTools[0]: `?` means nothing in the name of a tool"),
+        ("excludeTools", json!(["/delete.*/"]), "`/` means nothing in the name of a tool"),
+        ("excludeTools", json!(["{read,delete-all}"]), "`{` means nothing in the name of a tool"),
+        ("tools", json!({"delete-all": {"excludeFrom": ["x"]}}), "tools.delete-all.excludeFrom: there is no such key"),
+        ("toolFilter", json!({"exclude": ["delete-all"]}), "toolFilter.exclude: there is no such key"),
+        ("toolFilter", json!({"mode": "deny", "tools": ["delete-all"]}), "toolFilter.mode: there is no such key"),
+        ("exclude", json!(["delete-all"]), "exclude: there is no such key"),
+        ("blocked", json!(["delete-all"]), "blocked: there is no such key"),
+        ("permissions", json!({"deny": ["delete-all"]}), "permissions: there is no such key"),
+        ("permission", json!({"delete-all": "deny"}), "permission: there is no such key"),
+        ("toolSettings", json!({"delete-all": {"enabled": false}}), "toolSettings: there is no such key"),
+        ("toolOverrides", json!({"delete-all": {"disabled": true}}), "toolOverrides: there is no such key"),
+        (
+            "tool_configuration",
+            json!({"enabled": true, "allowed_tools": ["read"]}),
+            "tool_configuration: there is no such key",
+        ),
+        ("hideTools", json!(["delete-all"]), "hideTools: there is no such key"),
+        ("ignoreTools", json!(["delete-all"]), "ignoreTools: there is no such key"),
+        ("options", json!({"sandbox": true}), "options.sandbox: it means nothing here"),
+        ("isolated", json!(true), "isolated: there is no such key"),
+        ("args", json!(["x", "a\u{0}b"]), "args[1]: there is a NUL in it"),
+        ("connect_timeout", json!(1e300), "connect_timeout: expected a duration of less than 10^19 seconds"),
+        ("call_timeout", json!("1e300s"), "call_timeout: expected a duration of less than 10^19 seconds"),
     ] {
         let client = builder(json!({"fake": with(given(), key, filter)})).build().unwrap();
         let problem = client.config().problems().first().map(ToString::to_string).unwrap_or_default();
         assert!(problem.contains(message), "{key}: {problem}");
         assert!(run(&client, "fake.read()").await.error.is_some(), "{key}");
+    }
+    // What other settings of tools are called is nobody's business.
+    for (key, value) in [
+        ("tool_config", json!({"enabled": true, "format": "short"})),
+        ("toolPrefix", json!("x_")),
+        ("tools", json!({"read": {"approval_mode": "prompt", "description": "reads"}})),
+        ("default_tools_approval_mode", json!("prompt")),
+    ] {
+        let config = Config::from_value(json!({"mcpServers": {"fake": with(given(), key, value)}})).unwrap();
+        assert!(config.server("fake").unwrap().tools.allows("delete-all"), "{key}");
+    }
+    // A slip at the top.
+    for key in ["excludeTool", "disabled_tool"] {
+        let document = json!({"mcpServers": {"fake": given()}, key: ["delete-all"]});
+        let problem = Config::from_value(document).unwrap().server("fake").unwrap_err().to_string();
+        assert!(problem.contains(&format!("{key}: there is no such key: did you mean")), "{problem}");
+    }
+    let document = json!({"mcpServers": {"fake": given()}, "sandbox": true});
+    let warnings = Config::from_value(document).unwrap().warnings();
+    assert!(warnings[0].to_string().contains("sandbox: it means nothing here"), "{warnings:?}");
+    // Which of two is taken differs from reader to reader.
+    for text in [
+        r#"{"mcpServers": {"a": {"command": "x", "excludeTools": ["y"],"excludeTools": []}}}"#,
+        "{\"mcpServers\": {\"a\": {\"command\": \"x\"},\n // later\n \"a\": {\"command\": \"y\"}}}",
+    ] {
+        let problem = Config::from_text(text, "mcp.json").unwrap_err().to_string();
+        assert!(problem.contains("is there twice in one object, again at line"), "{problem}");
     }
     Ok(())
 }
@@ -726,8 +811,39 @@ async fn trust() -> Result<(), Ignored> {
     // As JSON, there is one object; and what is broken trusts nothing.
     let out: Value = serde_json::from_str(&ran(&["run", "--json", "-e", "1"], folder, state).await.stdout).unwrap();
     assert_eq!(out["error"]["kind"], json!("untrusted"));
-    std::fs::write(state.join("rhaiway/trusted.json"), "broken").unwrap();
-    assert_eq!(ran(&script, folder, state).await.code, 2);
+    // Nothing is made of it, and it is not overwritten.
+    for broken in [&b"broken"[..], b"\xff"] {
+        std::fs::write(state.join("rhaiway/trusted.json"), broken).unwrap();
+        for arguments in [&script[..], &["trust", "--list"], &["trust"]] {
+            let said = ran(arguments, folder, state).await;
+            assert!(said.code == 2 && said.stderr.contains("remove it, and trust them again"), "{}", said.stderr);
+        }
+        assert_eq!(std::fs::read(state.join("rhaiway/trusted.json")).unwrap(), broken);
+    }
+    // Who is asked sees what it is started with, and that there is more than is shown.
+    let mut odd = with(given(), "env", json!({"LD_PRELOAD": "/tmp/evil.so"}));
+    odd["args"] = json!(["a".repeat(250), "HIDDEN", "b".repeat(5000)]);
+    odd["cwd"] = json!("elsewhere");
+    std::fs::remove_file(state.join("rhaiway/trusted.json")).unwrap();
+    std::fs::write(&path, json!({"mcpServers": {"odd": odd}}).to_string()).unwrap();
+    let shown = ran(&["trust"], folder, state).await.stderr;
+    assert!(shown.contains("HIDDEN") && shown.contains("letters more: see the file"), "{shown}");
+    let odd = with(with(given(), "env", json!({"LD_PRELOAD": "/tmp/evil.so"})), "cwd", json!("elsewhere"));
+    std::fs::write(&path, json!({"mcpServers": {"odd": odd}}).to_string()).unwrap();
+    let shown = ran(&["trust"], folder, state).await.stderr;
+    assert!(shown.contains("elsewhere, with LD_PRELOAD") && !shown.contains("evil.so"), "{shown}");
+    // Pipes keep nobody waiting.
+    #[cfg(unix)]
+    {
+        let pipe = |path: &Path| {
+            drop(std::fs::remove_file(path));
+            rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        };
+        pipe(&state.join("rhaiway/trusted.json"));
+        assert!(ran(&["trust", "--list"], folder, state).await.stderr.contains("it is no file"));
+        pipe(&folder.join("mcp.json"));
+        assert_eq!(ran(&["run", "-e", "1"], folder, state).await.stdout, "1\n");
+    }
     Ok(())
 }
 

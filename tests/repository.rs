@@ -33,7 +33,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("libc::", &["sandbox"]),
     ("wit_parser", &["sandbox"]),
     ("jsonschema", &["catalog"]),
-    ("deunicode", &["catalog"]),
+    // `config` for names of tools that are denied.
+    ("deunicode", &["catalog", "config"]),
     ("jsonc_parser", &["config"]),
     ("toml::", &["config"]),
     // `middleware` and `client` for its model types, which are in the public API, and for handlers that are given as servers.

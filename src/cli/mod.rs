@@ -508,8 +508,10 @@ fn config(arguments: &ServerArguments) -> Result<Option<Config>, Failure> {
 
 /// The configuration in this folder.
 fn found_config() -> Option<PathBuf> {
-    // A link that leads nowhere is a mistake to be told, not a reason for the demo.
-    CONFIG_FILES.iter().map(PathBuf::from).find(|file| file.symlink_metadata().is_ok())
+    // A link that leads nowhere is a mistake to be told, not a reason for the demo; a pipe is no file, and would keep us waiting.
+    let may_be =
+        |file: &PathBuf| file.symlink_metadata().is_ok() && file.metadata().map_or(true, |data| data.is_file());
+    CONFIG_FILES.iter().map(PathBuf::from).find(may_be)
 }
 
 fn read_config(file: &Path) -> Result<String, Failure> {

@@ -19,8 +19,8 @@ const KEPT: usize = 1000;
 /// Longest file of them.
 const FILE_BYTES: u64 = 4 << 20;
 /// Servers that are shown in a question, and letters of each.
-const SHOWN: usize = 50;
-const SHOWN_LETTERS: usize = 200;
+const SHOWN: usize = 200;
+const SHOWN_LETTERS: usize = 2000;
 
 #[derive(Args)]
 pub(super) struct TrustArguments {
@@ -107,7 +107,8 @@ pub(super) fn check(file: &Path, text: &str, config: &Config) -> Result<(), Fail
     })
 }
 
-/// A line for each server: the program and its arguments, or the host. Variables are not expanded.
+/// A line for each server: the program with its arguments, its folder and the names of its variables; or the host with the names of
+/// headers. `${…}` is not expanded.
 fn what_it_starts(config: &Config) -> String {
     let names = config.server_names();
     let mut lines = String::new();
@@ -115,18 +116,34 @@ fn what_it_starts(config: &Config) -> String {
         let what = match config.server(name) {
             Err(_) => "nothing, as its entry is malformed".to_string(),
             Ok(server) => match server.transport {
-                Transport::Stdio { command, args, env_file, .. } => {
-                    let file = env_file.map(|file| format!(", with the variables in {}", file.display()));
+                Transport::Stdio { command, args, env, env_file, cwd, inherit_env, .. } => {
                     let words: Vec<String> = std::iter::once(command).chain(args).collect();
-                    format!("{}{}", words.join(" "), file.unwrap_or_default())
+                    let mut what = words.join(" ");
+                    if let Some(folder) = cwd {
+                        let _ = write!(what, ", in {}", folder.display());
+                    }
+                    let names: Vec<String> = env.into_keys().chain(inherit_env).collect();
+                    if !names.is_empty() {
+                        let _ = write!(what, ", with {}", names.join(", "));
+                    }
+                    if let Some(file) = env_file {
+                        let _ = write!(what, ", with the variables in {}", file.display());
+                    }
+                    what
                 }
-                Transport::Http(http) | Transport::Sse(http) | Transport::WebSocket(http) => host(&http.url),
+                Transport::Http(http) | Transport::Sse(http) | Transport::WebSocket(http) => {
+                    let headers: Vec<&str> = http.headers.keys().map(String::as_str).collect();
+                    let sends =
+                        if headers.is_empty() { String::new() } else { format!(", sends {}", headers.join(", ")) };
+                    format!("{}{sends}", host(&http.url))
+                }
                 _ => "something else".into(),
             },
         };
         let line = format!("{name}: {what}");
         let cut = line.char_indices().nth(SHOWN_LETTERS).map_or(line.len(), |(at, _)| at);
-        let more = if cut < line.len() { " …" } else { "" };
+        let left = line[cut..].chars().count();
+        let more = if left > 0 { format!(" … and {left} letters more: see the file") } else { String::new() };
         let _ = writeln!(lines, "  {}{more}", line[..cut].replace(['\n', '\r', '\t'], " "));
     }
     if names.len() > SHOWN {
@@ -162,14 +179,20 @@ fn folder() -> Result<PathBuf, Failure> {
 fn load() -> Result<Known, Failure> {
     let file = folder()?.join("trusted.json");
     let read = || -> io::Result<Known> {
+        // Before it is opened, as a pipe would keep us waiting.
+        if !std::fs::metadata(&file)?.is_file() {
+            return Err(io::Error::other("it is no file"));
+        }
         let mut text = String::new();
         std::fs::File::open(&file)?.take(FILE_BYTES).read_to_string(&mut text)?;
-        // What can't be read trusts nothing.
-        Ok(serde_json::from_str(&text).unwrap_or_default())
+        Ok(serde_json::from_str(&text)?)
     };
     match read() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Known::default()),
-        read => read.map_err(|error| Failure::usage(format!("can't read `{}`: {error}", file.display()))),
+        read => read.map_err(|error| {
+            let message = "It holds which configurations you trust; remove it, and trust them again";
+            Failure::usage(format!("can't read `{}`: {error}. {message}", file.display()))
+        }),
     }
 }
 

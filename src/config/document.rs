@@ -1,9 +1,12 @@
 //! A configuration as a text: JSON with comments, or TOML, read; the text edited where something changes, so that comments stay. Knows
 //! nothing of servers.
 
-use jsonc_parser::ParseOptions;
+use std::collections::HashSet;
+
+use jsonc_parser::ast::Value as Ast;
 use jsonc_parser::cst::{CstInputValue, CstRootNode};
 use jsonc_parser::errors::ParseErrorKind;
+use jsonc_parser::{CollectOptions, ParseOptions};
 use serde_json::Value;
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -87,7 +90,7 @@ fn json(text: &str) -> Result<Value, String> {
     if text.trim().is_empty() {
         return Err("it is empty".into());
     }
-    jsonc_parser::parse_to_serde_value(text, &options()).map_err(|error| {
+    let value = jsonc_parser::parse_to_serde_value(text, &options()).map_err(|error| {
         let what = match error.kind() {
             ParseErrorKind::String(kind) => kind.to_string(),
             kind => kind.to_string(),
@@ -95,7 +98,28 @@ fn json(text: &str) -> Result<Value, String> {
         let mut letters = what.chars();
         let first = letters.next().map(|letter| letter.to_lowercase().to_string()).unwrap_or_default();
         format!("{first}{} at line {} column {}", letters.as_str(), error.line_display(), error.column_display())
-    })
+    })?;
+    let parsed = jsonc_parser::parse_to_ast(text, &CollectOptions::default(), &options()).ok();
+    match parsed.and_then(|parsed| repeated(parsed.value.as_ref()?)) {
+        Some((key, at)) => {
+            Err(format!("the key `{key}` is there twice in one object, again{}: keep one", place(text, at)))
+        }
+        None => Ok(value),
+    }
+}
+
+/// A key that is there twice in one object, where readers differ in which they take; and the place of the second.
+fn repeated(value: &Ast<'_>) -> Option<(String, usize)> {
+    match value {
+        Ast::Array(array) => array.elements.iter().find_map(repeated),
+        Ast::Object(object) => {
+            let mut seen = HashSet::new();
+            let again = object.properties.iter().find(|property| !seen.insert(property.name.as_str()));
+            let again = again.map(|property| (property.name.as_str().into(), property.range.start));
+            again.or_else(|| object.properties.iter().find_map(|property| repeated(&property.value)))
+        }
+        _ => None,
+    }
 }
 
 fn yaml() -> String {

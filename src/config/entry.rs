@@ -244,7 +244,7 @@ impl<'a> Entry<'a> {
             );
             self.warn(key, message);
         }
-        units::from_seconds(seconds).map(Some).ok_or_else(wrong)
+        units::from_seconds(seconds).map(Some).ok_or_else(|| self.fault(key, units::no_duration(seconds)))
     }
 
     /// The fields that nobody asked for.

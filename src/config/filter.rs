@@ -2,86 +2,18 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::entry::{Entry, fold};
+use super::tool_keys::{self, ALLOW, DENY, TOOL_FILTER, TOOLS, has_word, is_on, word};
 use crate::error::Error;
+use crate::near::did_you_mean;
 
-/// Keys whose lists name tools that can't be called, in camel case; snake case is read too.
-pub(super) const DENY: [&str; 18] = [
-    "excludeTools",  // Gemini CLI, Qwen Code, pi
-    "disabledTools", // Roo Code, Windsurf, deepagents, Kiro, mcpo; Codex and Crush in snake case
-    "excludedTools",
-    "blockedTools",
-    "deniedTools",
-    "denyTools",
-    "blockTools",
-    "disableTools",
-    "disallowedTools", // Claude Agent SDK
-    "disallowTools",
-    "forbiddenTools",
-    "toolDenylist",
-    "toolBlocklist",
-    "toolBlacklist",
-    "toolsDeny",
-    "toolsExclude",
-    "blockedToolNames", // OpenAI Agents SDK
-    "deniedToolNames",
-];
-/// Keys whose lists name the only tools that can be called.
-pub(super) const ALLOW: [&str; 13] = [
-    "includeTools", // Gemini CLI, Amp
-    "allowedTools", // deepagents; OpenAI in snake case
-    "enabledTools", // Codex and Crush in snake case
-    "includedTools",
-    "allowTools",
-    "enableTools",
-    "onlyTools",
-    "availableTools", // goose
-    "toolAllowlist",
-    "toolWhitelist",
-    "toolsAllow",
-    "toolsInclude",
-    "allowedToolNames", // OpenAI Agents SDK
-];
-/// An array of the only tools, as Copilot CLI has it; or an object of tools that are on or off, as opencode has it.
-pub(super) const TOOLS: &str = "tools";
-/// An object of lists, as the Agents SDK has it.
-pub(super) const TOOL_FILTER: &str = "toolFilter";
-/// Keys with `tool` in them that say which calls nobody is asked about. Nobody is asked here, so they change nothing.
-const ASK_NOTHING: [&str; 8] = [
-    "alwaysallowtools",
-    "autoapprovetools",
-    "autoapprovedtools",
-    "trustedtools",
-    "autoallowtools",
-    "directtools",
-    "defaulttoolsapprovalmode",
-    "approvedtools",
-];
-/// Words that a key has which is about what tools can be called.
-const WORDS: [&str; 17] = [
-    "exclud",
-    "disabl",
-    "block",
-    "deny",
-    "denied",
-    "disallow",
-    "forbid",
-    "includ",
-    "allow",
-    "enabl",
-    "whitelist",
-    "blacklist",
-    "filter",
-    "only",
-    "hidden",
-    "permit",
-    "permission",
-];
 /// Longest pattern, and how many with a `*` there may be in one entry.
 const PATTERN_BYTES: usize = 512;
 const PATTERNS: usize = 256;
+/// Digits of the digest that a name in scripts may end with, as the catalog makes it.
+const DIGESTS: [usize; 2] = [8, 64];
 
 /// Which tools of a server can be called: what its entry says in `includeTools`, `excludeTools` and the like, under the names that other
 /// clients have for them. The others are in no list, and calls of them are refused. The default is all.
@@ -101,13 +33,14 @@ pub struct ToolFilter {
 }
 
 /// The names under one key.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 struct List {
     key: String,
     /// As they were written, in order.
     written: Vec<String>,
     names: HashSet<String>,
     patterns: Vec<String>,
+    denies: bool,
     /// Whether each of its names is one of a tool that the user expects to be there.
     is_own: bool,
     /// Further names that a tool goes by in this list, such as `files_` and its own.
@@ -149,26 +82,26 @@ impl ToolFilter {
 
     /// What is named and is no tool among `tools`, with its key: a slip, mostly.
     pub(crate) fn unknown<'a>(&'a self, tools: &[&str]) -> Vec<(&'a str, &'a str)> {
-        let known: HashSet<String> = tools.iter().flat_map(|tool| forms(tool)).collect();
         let mut unknown = Vec::new();
         for list in self.deny.iter().chain(&self.allow).filter(|list| list.is_own) {
-            for name in &list.written {
+            let known: HashSet<String> = tools.iter().flat_map(|tool| list.forms_of(tool)).collect();
+            let is_known = |name: &String| {
                 let folded = folded(name);
-                let is_known = if folded.contains('*') {
-                    tools.iter().any(|tool| forms(tool).any(|form| matches(&folded, &form)))
+                if folded.contains('*') {
+                    known.iter().any(|form| matches(&folded, form))
                 } else {
-                    known.contains(&folded)
-                };
-                if !is_known {
-                    unknown.push((name.as_str(), list.key.as_str()));
+                    list.ways_to_write(&folded).any(|written| known.contains(&written))
                 }
-            }
+            };
+            unknown.extend(
+                list.written.iter().filter(|name| !is_known(name)).map(|name| (name.as_str(), list.key.as_str())),
+            );
         }
         unknown
     }
 
-    fn add(&mut self, denies: bool, list: List) {
-        if denies { self.deny.push(list) } else { self.allow.push(list) }
+    fn add(&mut self, list: List) {
+        if list.denies { self.deny.push(list) } else { self.allow.push(list) }
     }
 }
 
@@ -177,17 +110,29 @@ fn folded(name: &str) -> String {
     name.split('(').next().unwrap_or_default().trim().to_lowercase()
 }
 
-/// The names that a tool goes by: its own, and the identifier that scripts have for it.
-fn forms(tool: &str) -> impl Iterator<Item = String> {
-    let own = tool.trim().to_lowercase();
-    let identifier: String = own.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    [own, identifier].into_iter()
+/// A name as no two that people take for one differ: in letters of ASCII and digits alone.
+fn loose(name: &str) -> String {
+    deunicode::deunicode(name).chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+/// What may be the digest at the end of a name.
+fn digest_in(name: &str) -> Option<String> {
+    let (_, end) = name.rsplit_once('_')?;
+    let is_digest = DIGESTS.contains(&end.len()) && end.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_digest.then(|| format!("#{end}"))
 }
 
 impl List {
-    fn new(entry: &Entry<'_>, key: &str, names: Vec<String>) -> Result<Self, Error> {
-        let (mut exact, mut patterns) = (HashSet::new(), Vec::new());
-        for (index, name) in names.iter().enumerate() {
+    /// A list of tools of `server` that can't be called, or of the only ones that can. What is denied is denied however its name is
+    /// written; what is allowed has to be named as it is.
+    fn new(entry: &Entry<'_>, server: &str, key: &str, denies: bool, written: Vec<String>) -> Result<Self, Error> {
+        let mut list = Self { key: key.into(), denies, is_own: true, ..Self::default() };
+        if denies {
+            list.prefixes =
+                ["_", "__", ".", "/", ":", "::"].iter().map(|between| format!("{server}{between}")).collect();
+            list.prefixes.extend([format!("mcp__{server}__"), format!("mcp_{server}_")]);
+        }
+        for (index, name) in written.iter().enumerate() {
             let folded = folded(name);
             let place = format!("{key}[{index}]");
             if folded.is_empty() {
@@ -196,16 +141,54 @@ impl List {
             if folded.len() > PATTERN_BYTES {
                 return Err(entry.fault(&place, format!("no name of a tool is longer than {PATTERN_BYTES} bytes")));
             }
+            if let Some(sign) = sign(&folded) {
+                let message = format!(
+                    "`{sign}` means nothing in the name of a tool: `*` is any text, `excludeTools` names those that can't be called"
+                );
+                return Err(entry.fault(&place, message));
+            }
             if !folded.contains('*') {
-                exact.insert(folded);
-            } else if patterns.len() < PATTERNS {
-                patterns.push(folded);
+                let ways: Vec<String> = list.ways_to_write(&folded).collect();
+                list.names.extend(ways);
+            } else if list.patterns.len() < PATTERNS {
+                list.patterns.push(folded);
             } else {
                 return Err(entry.fault(&place, format!("there are more than {PATTERNS} names with a `*`")));
             }
         }
-        let (written, prefixes) = (names, Vec::new());
-        Ok(Self { key: key.into(), written, names: exact, patterns, is_own: true, prefixes })
+        // Claude Code's name for all that a server has.
+        if denies && written.iter().any(|name| folded(name) == format!("mcp__{}", server.to_lowercase())) {
+            list.patterns.push("*".into());
+        }
+        list.written = written;
+        Ok(list)
+    }
+
+    /// All that a name in the list stands for.
+    fn ways_to_write(&self, folded: &str) -> impl Iterator<Item = String> {
+        let loosely = self.denies.then(|| [Some(loose(folded)).filter(|loose| !loose.is_empty()), digest_in(folded)]);
+        std::iter::once(folded.to_string()).chain(loosely.into_iter().flatten().flatten())
+    }
+
+    /// All that a tool may be called in the list: its own name, the identifier that scripts have for it, and what is like them.
+    fn forms_of(&self, tool: &str) -> Vec<String> {
+        let forms = |name: &str| {
+            let own = name.trim().to_lowercase();
+            let identifier: String = own.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+            [own, identifier]
+        };
+        let mut all: Vec<String> = forms(tool).into();
+        if self.denies {
+            for name in
+                std::iter::once(tool.to_string()).chain(self.prefixes.iter().map(|prefix| format!("{prefix}{tool}")))
+            {
+                all.extend(forms(&name));
+                all.extend([folded(&name), loose(&name)]);
+            }
+            let hash = blake3::hash(tool.as_bytes()).to_hex();
+            all.extend(DIGESTS.map(|digits| format!("#{}", &hash[..digits])));
+        }
+        all
     }
 
     fn is_all(&self) -> bool {
@@ -213,15 +196,21 @@ impl List {
     }
 
     fn has(&self, tool: &str) -> bool {
-        let prefixed = self.prefixes.iter().map(|prefix| format!("{prefix}{tool}"));
-        std::iter::once(tool.to_string()).chain(prefixed).any(|tool| {
-            // A tool whose name is written in another way is still that tool.
-            let bare = folded(&tool);
-            forms(&tool)
-                .chain([bare])
-                .any(|form| self.names.contains(&form) || self.patterns.iter().any(|pattern| matches(pattern, &form)))
-        })
+        let is_named =
+            |form: &String| self.names.contains(form) || self.patterns.iter().any(|pattern| matches(pattern, form));
+        self.forms_of(tool).iter().any(is_named)
     }
+}
+
+/// What other programs read as a pattern, and would be taken for a letter here.
+fn sign(name: &str) -> Option<char> {
+    if name.starts_with('!') {
+        return Some('!');
+    }
+    if name.len() > 1 && name.starts_with('/') && name.ends_with('/') {
+        return Some('/');
+    }
+    name.chars().find(|c| matches!(c, '?' | '[' | ']' | '{' | '}'))
 }
 
 /// Whether `*` in the pattern, as any text, makes it the name. Takes at most the length of the name times that of the pattern, which is
@@ -252,29 +241,27 @@ fn matches(pattern: &str, name: &str) -> bool {
 /// Reads what an entry says of its tools; `document` has what the file says of all servers' tools.
 pub(super) fn parse(entry: &Entry<'_>, server: &str, document: &Entry<'_>) -> Result<ToolFilter, Error> {
     let mut filter = ToolFilter::default();
-    lists(entry, &mut filter, true)?;
-    if let Some((key, Value::Object(fields))) = entry.find(TOOL_FILTER) {
-        lists(&entry.inner(key, fields), &mut filter, true)?;
-        // So that a message names the whole path.
-        let named = format!("{key}.");
-        filter.deny.iter_mut().chain(&mut filter.allow).for_each(|list| {
-            if fields.contains_key(&list.key) && !entry.fields.contains_key(&list.key) {
-                list.key.insert_str(0, &named);
+    lists(entry, server, &mut filter, true)?;
+    match entry.get(TOOL_FILTER) {
+        None => {}
+        Some((key, Value::Object(fields))) => {
+            inner_lists(entry, server, key, fields, &mut filter, true)?;
+            let is_known = |field: &str| DENY.iter().chain(&ALLOW).any(|known| fold(known) == fold(field));
+            if let Some(other) = fields.keys().find(|field| !is_known(field)) {
+                let message = "there is no such key: it has `allowedTools` and `blockedTools`, each an array of names";
+                return Err(entry.fault(&format!("{key}.{other}"), message));
             }
-        });
-    } else if let Some((key, found)) = entry.find(TOOL_FILTER)
-        && !found.is_null()
-    {
-        return Err(entry.wrong(key, "an object with lists of names", found));
+        }
+        Some((key, found)) => return Err(entry.wrong(key, "an object with lists of names", found)),
     }
     if let Some((key, found)) = entry.find(TOOLS) {
-        tools(entry, key, found, &mut filter)?;
+        tools(entry, server, key, found, &mut filter)?;
     }
     for_all(document, server, &mut filter)?;
     Ok(filter)
 }
 
-fn lists(entry: &Entry<'_>, filter: &mut ToolFilter, allows_too: bool) -> Result<(), Error> {
+fn lists(entry: &Entry<'_>, server: &str, filter: &mut ToolFilter, allows_too: bool) -> Result<(), Error> {
     for (denies, keys) in [(true, &DENY[..]), (false, &ALLOW[..])] {
         for key in keys.iter().filter(|_| denies || allows_too) {
             let Some((key, found)) = entry.find(key) else { continue };
@@ -283,8 +270,26 @@ fn lists(entry: &Entry<'_>, filter: &mut ToolFilter, allows_too: bool) -> Result
             if names.is_empty() && fold(key) == "availabletools" {
                 continue;
             }
-            filter.add(denies, List::new(entry, key, names)?);
+            filter.add(List::new(entry, server, key, denies, names)?);
         }
+    }
+    Ok(())
+}
+
+/// The lists in an object under `key`, which messages then name too.
+fn inner_lists(
+    entry: &Entry<'_>,
+    server: &str,
+    key: &str,
+    fields: &Map<String, Value>,
+    filter: &mut ToolFilter,
+    allows_too: bool,
+) -> Result<(), Error> {
+    let mut inner = ToolFilter::default();
+    lists(&entry.inner(key, fields), server, &mut inner, allows_too)?;
+    for mut list in inner.deny.into_iter().chain(inner.allow) {
+        list.key = format!("{key}.{}", list.key);
+        filter.add(list);
     }
     Ok(())
 }
@@ -303,14 +308,14 @@ fn names(entry: &Entry<'_>, key: &str, found: &Value) -> Result<Option<Vec<Strin
 }
 
 /// `tools`: the names of the only tools, or which are on and off.
-fn tools(entry: &Entry<'_>, key: &str, found: &Value, filter: &mut ToolFilter) -> Result<(), Error> {
+fn tools(entry: &Entry<'_>, server: &str, key: &str, found: &Value, filter: &mut ToolFilter) -> Result<(), Error> {
     match found {
         Value::Null => Ok(()),
         // Copilot's `"tools": "*"`.
         Value::String(all) if all == "*" => Ok(()),
         Value::Array(_) => {
             let names = names(entry, key, found)?.unwrap_or_default();
-            filter.add(false, List::new(entry, key, names)?);
+            filter.add(List::new(entry, server, key, false, names)?);
             Ok(())
         }
         Value::Object(fields) => {
@@ -324,11 +329,11 @@ fn tools(entry: &Entry<'_>, key: &str, found: &Value, filter: &mut ToolFilter) -
             };
             // Where all are off, those that are on are all that there is.
             if states.get("*") == Some(&Some(false)) {
-                filter.add(false, List::new(entry, key, named(true))?);
+                filter.add(List::new(entry, server, key, false, named(true))?);
             }
             let off = named(false);
             if !off.is_empty() {
-                filter.add(true, List::new(entry, key, off)?);
+                filter.add(List::new(entry, server, key, true, off)?);
             }
             Ok(())
         }
@@ -339,62 +344,98 @@ fn tools(entry: &Entry<'_>, key: &str, found: &Value, filter: &mut ToolFilter) -
 /// Whether a tool is on; `None` where nothing is said of that.
 fn state_of(entry: &Entry<'_>, key: &str, name: &str, state: &Value) -> Result<Option<bool>, Error> {
     let place = format!("{key}.{name}");
+    let wrong = |place: &str, found| Err(entry.wrong(place, "`true` or `false`, or `allow` or `deny`", found));
     match state {
         Value::Null => Ok(None),
         Value::Bool(on) => Ok(Some(*on)),
+        Value::String(said) => is_on(said).map_or_else(|| wrong(&place, state), |on| Ok(Some(on))),
         Value::Object(fields) => {
-            let mut on = None;
-            for (word, means) in [("enabled", true), ("disabled", false)] {
-                match fields.get(word) {
-                    None | Some(Value::Null) => {}
-                    // What is off in one way is off.
-                    Some(Value::Bool(is)) => on = Some(on.unwrap_or(true) && *is == means),
-                    Some(other) => return Err(entry.wrong(&format!("{place}.{word}"), "`true` or `false`", other)),
-                }
+            let mut on: Option<bool> = None;
+            for (field, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+                let place = format!("{place}.{field}");
+                let says = match (word(field), value) {
+                    (Some(means), Value::Bool(is)) => *is == means,
+                    (Some(_), other) => return wrong(&place, other),
+                    (None, Value::String(said)) if has_word(field) => match is_on(said) {
+                        Some(says) => says,
+                        None => return wrong(&place, value),
+                    },
+                    (None, _) if has_word(field) => {
+                        return Err(
+                            entry.fault(&place, "there is no such key: `enabled` says whether a tool can be called")
+                        );
+                    }
+                    (None, _) => continue,
+                };
+                // What is off in one way is off.
+                on = Some(on.unwrap_or(true) && says);
             }
             Ok(on)
         }
-        other => Err(entry.wrong(&place, "`true` or `false`", other)),
+        other => wrong(&place, other),
     }
 }
 
 /// What the whole file forbids for all servers. Only that: what is *allowed* at that place is, in the clients that have it, what nobody is
 /// asked about.
 fn for_all(document: &Entry<'_>, server: &str, filter: &mut ToolFilter) -> Result<(), Error> {
+    if let Some((key, meant)) = document.fields.keys().find_map(|key| Some((key, tool_keys::meant_for_all(key)?))) {
+        let message = format!(
+            "there is no such key{} It seems to say which tools can't be called, so no server starts",
+            did_you_mean(&[meant])
+        );
+        return Err(document.fault(key, message));
+    }
     let own = filter.deny.len();
-    lists(document, filter, false)?;
+    lists(document, server, filter, false)?;
+    for key in [TOOL_FILTER, "mcp"] {
+        if let Some((key, Value::Object(fields))) = document.find(key) {
+            inner_lists(document, server, key, fields, filter, false)?;
+        }
+    }
+    let mut add = |key: &str, names: Vec<String>| -> Result<(), Error> {
+        if !names.is_empty() {
+            filter.add(List::new(document, server, key, true, names)?);
+        }
+        Ok(())
+    };
     if let Some((key, Value::Object(fields))) = document.find(TOOLS) {
-        // Gemini's `tools.exclude`, and opencode's `"files_*": false`.
+        // Gemini's `tools.exclude`.
         if let Some(found @ Value::Array(_)) = fields.get("exclude") {
             let key = format!("{key}.exclude");
-            let names = names(document, &key, found)?.unwrap_or_default();
-            filter.add(true, List::new(document, &key, names)?);
+            add(&key, names(document, &key, found)?.unwrap_or_default())?;
         }
-        let off = fields.iter().filter(|(_, state)| **state == Value::Bool(false)).map(|(name, _)| name.clone());
-        let off: Vec<String> = off.collect();
-        if !off.is_empty() {
-            filter.add(true, List::new(document, key, off)?);
-        }
+        // opencode's `"files_*": false`.
+        add(key, off(fields))?;
     }
-    for list in &mut filter.deny[own..] {
-        list.is_own = false;
-        list.prefixes = ["_", "__", ".", "/", ":"].iter().map(|between| format!("{server}{between}")).collect();
-        list.prefixes.push(format!("mcp__{server}__"));
-        list.prefixes.push(format!("mcp_{server}_"));
+    // opencode's `"files_*": "deny"`.
+    if let Some((key, Value::Object(fields))) = document.find("permission") {
+        add(key, off(fields))?;
     }
+    // Claude Code's `mcp__files__delete_all`, among rules for its own tools.
+    if let Some((key, Value::Object(fields))) = document.find("permissions")
+        && let Some(rules @ Value::Array(_)) = fields.get("deny")
+    {
+        let key = format!("{key}.deny");
+        let mut rules = names(document, &key, rules)?.unwrap_or_default();
+        rules.retain(|rule| rule.starts_with("mcp__"));
+        add(&key, rules)?;
+    }
+    filter.deny[own..].iter_mut().for_each(|list| list.is_own = false);
     Ok(())
 }
 
-/// The key that was meant by one that is none but looks as if it said which tools can be called.
-pub(super) fn meant(key: &str) -> Option<&'static str> {
-    let folded = fold(key);
-    if ASK_NOTHING.contains(&folded.as_str()) {
-        return None;
-    }
-    let distance = |known: &&str| strsim::damerau_levenshtein(&fold(known), &folded);
-    let nearest = DENY.iter().chain(&ALLOW).chain(&[TOOL_FILTER]).copied().min_by_key(|known| distance(known))?;
-    let says_so = folded.contains("tool") && WORDS.iter().any(|word| folded.contains(word));
-    (says_so || distance(&nearest) <= 2).then_some(nearest)
+/// The tools that a client's settings have off, at a place where there are other settings too.
+fn off(fields: &Map<String, Value>) -> Vec<String> {
+    let is_off = |state: &Value| match state {
+        Value::Bool(on) => !on,
+        Value::String(said) => is_on(said) == Some(false),
+        Value::Object(fields) => {
+            fields.iter().any(|(field, is)| is.as_bool().zip(word(field)).is_some_and(|(is, means)| is != means))
+        }
+        _ => false,
+    };
+    fields.iter().filter(|(_, state)| is_off(state)).map(|(name, _)| name.clone()).collect()
 }
 
 #[cfg(test)]
@@ -419,28 +460,5 @@ mod tests {
         }
         // No more than the product of the lengths.
         assert!(!matches(&"*a".repeat(200), &"b".repeat(100_000)));
-    }
-
-    #[test]
-    fn slips_in_keys_are_known() {
-        for (key, meant_key) in [
-            ("excludeTool", Some("excludeTools")),
-            ("disabledtools", Some("disabledTools")),
-            ("exclude-tools", Some("excludeTools")),
-            ("alowedTools", Some("allowedTools")),
-            ("toolsDisabled", Some("disabledTools")),
-            ("alwaysAllow", None),
-            ("autoApprove", None),
-            ("trustedTools", None),
-            ("timeout", None),
-            ("description", None),
-            ("tools", None),
-        ] {
-            let found = meant(key);
-            assert_eq!(found.is_some(), meant_key.is_some(), "{key}: {found:?}");
-            if key != "toolsDisabled" {
-                assert_eq!(found, meant_key, "{key}");
-            }
-        }
     }
 }

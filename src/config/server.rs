@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::entry::{Entry, Notes, fold};
-use super::{AuthConfig, HttpConfig, ServerConfig, Surroundings, Transport, auth, filter, headers, kind, sandbox};
+use super::{
+    AuthConfig, HttpConfig, ServerConfig, Surroundings, Transport, auth, filter, headers, kind, sandbox, tool_keys,
+};
 use crate::error::Error;
 use crate::near::did_you_mean;
 
@@ -23,6 +25,8 @@ const KINDS: [(&str, &str); 9] = [
     ("streamable", "url"),
 ];
 const SSE: &str = "sse";
+/// No program can be given it.
+const NUL: &str = "there is a NUL in it";
 /// Any kind of HTTP.
 const REMOTE: &str = "remote";
 /// The revisions of the protocol that an entry can ask for.
@@ -204,16 +208,27 @@ fn program(entry: &Entry<'_>) -> Result<Transport, Error> {
             args.splice(..0, inner.texts("args")?);
             let own: BTreeMap<String, String> = inner.text_map("env")?;
             env = own.into_iter().chain(env).collect();
+            if let Some(other) = fields.keys().find(|other| is_like_sandbox(other)) {
+                return Err(inner.fault(other, "it means nothing here: write `sandbox` in the entry itself"));
+            }
             inner.required_text("path")?
         }
         _ => entry.required_text("command")?,
     };
     for (name, value) in &env {
         headers::warn_of_bare(entry, &format!("env.{name}"), value);
-        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-            let message = format!("`{}` can't be the name of a variable, or its value has a NUL", name.escape_debug());
-            return Err(entry.fault("env", message));
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return Err(entry.fault("env", format!("`{}` can't be the name of a variable", name.escape_debug())));
         }
+        if value.contains('\0') {
+            return Err(entry.fault(&format!("env.{name}"), NUL));
+        }
+    }
+    if command.contains('\0') {
+        return Err(entry.fault("command", NUL));
+    }
+    if let Some(index) = args.iter().position(|word| word.contains('\0')) {
+        return Err(entry.fault(&format!("args[{index}]"), NUL));
     }
     Ok(Transport::Stdio {
         command,
@@ -251,17 +266,22 @@ fn no_transport(entry: &Entry<'_>) -> Error {
 fn slips(entry: &Entry<'_>) -> Result<(), Error> {
     for key in entry.unknown() {
         let none = |meant: &str| format!("there is no such key{}", did_you_mean(&[meant]));
-        let folded = fold(key);
-        if folded.contains("sandbox") || strsim::damerau_levenshtein(&folded, "sandbox") <= 2 {
+        let value = &entry.fields[key];
+        if is_like_sandbox(key) {
             return Err(entry.fault(key, none("sandbox")));
         }
-        if let Some(meant) = filter::meant(key) {
+        if let Some(inner) = value.as_object().and_then(|inner| inner.keys().find(|inner| is_like_sandbox(inner))) {
+            return Err(
+                entry.fault(&format!("{key}.{inner}"), "it means nothing here: write `sandbox` in the entry itself")
+            );
+        }
+        if let Some(meant) = tool_keys::meant(key, value) {
             let message =
-                format!("{}. It seems to say which tools can be called, so the server does not start", none(meant));
+                format!("{} It seems to say which tools can be called, so the server does not start", none(meant));
             return Err(entry.fault(key, message));
         }
         match entry.nearest(key) {
-            Some(meant) if [filter::TOOLS, "disabled"].contains(&meant.as_str()) => {
+            Some(meant) if [tool_keys::TOOLS, "disabled"].contains(&meant.as_str()) => {
                 return Err(entry.fault(key, none(&meant)));
             }
             Some(meant) => entry.warn(key, none(&meant)),
@@ -269,4 +289,12 @@ fn slips(entry: &Entry<'_>) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Whether a key seems to ask for a sandbox.
+fn is_like_sandbox(key: &str) -> bool {
+    let folded = fold(key);
+    folded.contains("sandbox")
+        || strsim::damerau_levenshtein(&folded, "sandbox") <= 2
+        || ["sbox", "isolate", "isolated", "isolation", "jail"].contains(&folded.as_str())
 }
