@@ -119,14 +119,21 @@ pub struct ToolAnswer {
     pub(crate) denied: String,
 }
 
-/// Whether something is true, as servers write it.
+/// Whether something is true, as servers write it: also as a number, or as text.
 fn lenient_flag<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    Ok(match Value::deserialize(deserializer)? {
-        Value::Bool(on) => on,
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::String(text) => !matches!(&*text.to_lowercase(), "" | "false" | "no" | "0"),
-        Value::Null | Value::Array(_) | Value::Object(_) => false,
-    })
+    let found = Value::deserialize(deserializer)?;
+    let flag = match &found {
+        Value::Bool(on) => Some(*on),
+        Value::Number(number) => number.as_f64().map(|number| number != 0.0),
+        Value::String(text) => match &*text.to_lowercase() {
+            "true" | "1" => Some(true),
+            "" | "false" | "0" => Some(false),
+            _ => None,
+        },
+        Value::Null => Some(false),
+        Value::Array(_) | Value::Object(_) => None,
+    };
+    flag.ok_or_else(|| serde::de::Error::custom("`isError` is neither `true` nor `false`"))
 }
 
 /// The blocks of an answer: one that stands by itself is one.

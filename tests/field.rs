@@ -25,6 +25,7 @@ pub fn tests() -> Vec<Trial> {
         test("field::odd_items_are_kept_without_what_is_odd", odd_items),
         test("field::a_tool_that_must_run_as_a_task_is_called_as_one", tasks),
         test("field::a_task_that_nobody_waits_for_is_cancelled", abandoned_task),
+        test("field::progress_keeps_a_task_alive", telling_task),
         test("field::a_real_tool_that_must_run_as_a_task", real_task),
         test("field::links_to_resources_can_be_followed", links),
         test("field::servers_are_called_like_words_that_rhai_reserves", reserved_words),
@@ -46,7 +47,7 @@ pub fn entry(behaviour: &str) -> Value {
 
 /// The server: a line of JSON in, lines of JSON out.
 pub fn main(behaviour: &str) {
-    let (mut polls, mut cancelled, mut asked) = (0, 0, Value::Null);
+    let (mut polls, mut cancelled, mut asked, mut token) = (0, 0, Value::Null, Value::Null);
     let say = |message: Value| {
         let mut out = std::io::stdout().lock();
         writeln!(out, "{message}").unwrap();
@@ -93,7 +94,16 @@ pub fn main(behaviour: &str) {
                 error(-32601, "Tool task requires task augmentation (taskSupport: 'required')");
             }
             ("tools/call", "task") => {
+                token = params["_meta"]["progressToken"].clone();
                 result(json!({"task": {"taskId": "t-1", "status": "working", "ttl": null, "pollInterval": 20}}));
+            }
+            ("tasks/get", _) if behaviour == "telling" => {
+                polls += 1;
+                std::thread::sleep(Duration::from_millis(200));
+                let told = json!({"progressToken": token, "progress": polls});
+                say(json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": told}));
+                let status = if polls < 8 { "working" } else { "completed" };
+                result(json!({"taskId": params["taskId"], "status": status, "pollInterval": 20}));
             }
             ("tasks/get", _) => {
                 polls += 1;
@@ -158,7 +168,7 @@ fn list(behaviour: &str, method: &str, params: &Value) -> Value {
         ]}),
         "links" => json!({"tools": [item("export")]}),
         "camera" => json!({"tools": [item("shot"), item("ask"), item("add")]}),
-        "tasks" | "endless" => {
+        "tasks" | "endless" | "telling" => {
             json!({"tools": [{"name": "task", "inputSchema": {"type": "object"}, "execution": {"taskSupport": "required"}}]})
         }
         "modern" if params["cursor"].is_null() => json!({key: [item("first")], "nextCursor": ""}),
@@ -230,6 +240,24 @@ async fn abandoned_task() -> Result<(), Ignored> {
             return Ok(());
         }
     }
+}
+
+async fn telling_task() -> Result<(), Ignored> {
+    // All that changes is what it tells of the call that made the task, and the whole takes longer than a call may be silent.
+    let mut entry = entry("telling");
+    entry["call_timeout"] = json!(1);
+    let client = client(json!({"it": entry}));
+    assert_eq!(value(run(&client, "it.task()").await), json!("\"t-1\" after 8"));
+    client.close_all_sessions().await;
+    let session = client.create_session("it").await.unwrap();
+    let told = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&told);
+    let options = CallOptions::default().on_progress(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    session.call_tool("task", Map::new(), options).await.unwrap();
+    assert_eq!(told.load(Ordering::Relaxed), 8);
+    Ok(())
 }
 
 async fn real_task() -> Result<(), Ignored> {

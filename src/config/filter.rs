@@ -12,6 +12,8 @@ use crate::near::did_you_mean;
 /// Longest pattern, and how many with a `*` there may be in one entry.
 const PATTERN_BYTES: usize = 512;
 const PATTERNS: usize = 256;
+/// Longest name of a tool that is compared with them.
+const NAME_BYTES: usize = 2 << 10;
 /// Digits of the digest that a name in scripts may end with, as the catalog makes it.
 const DIGESTS: [usize; 2] = [8, 64];
 
@@ -196,6 +198,10 @@ impl List {
     }
 
     fn has(&self, tool: &str) -> bool {
+        // A server can't make it take long: what is too long to be compared is not allowed.
+        if tool.len() > NAME_BYTES {
+            return self.denies || self.is_all();
+        }
         let is_named =
             |form: &String| self.names.contains(form) || self.patterns.iter().any(|pattern| matches(pattern, form));
         self.forms_of(tool).iter().any(is_named)

@@ -517,11 +517,33 @@ impl Connection {
         Ok(self.text_and_result_of(request, options, meta).await?.0)
     }
 
+    /// The same for one request of several that a flight stands for.
+    pub(super) async fn text_in(
+        &self,
+        request: ClientRequest,
+        options: &CallOptions,
+        flight: &Arc<Flight>,
+        meta: &RequestMetaObject,
+    ) -> Result<String, ServiceError> {
+        Ok(self.sent(request, (options.timeout, options.silence), flight, meta).await?.0)
+    }
+
     /// The same, with what rmcp made of the result.
     pub(super) async fn text_and_result_of(
         &self,
-        mut request: ClientRequest,
+        request: ClientRequest,
         options: CallOptions,
+        meta: &RequestMetaObject,
+    ) -> Result<(String, ServerResult), ServiceError> {
+        let bounds = (options.timeout, options.silence);
+        self.sent(request, bounds, &Flight::new(options), meta).await
+    }
+
+    async fn sent(
+        &self,
+        mut request: ClientRequest,
+        (timeout, silence): (Option<Duration>, Option<Duration>),
+        flight: &Arc<Flight>,
         meta: &RequestMetaObject,
     ) -> Result<(String, ServerResult), ServiceError> {
         let mut peer_options = PeerRequestOptions::no_options();
@@ -532,11 +554,9 @@ impl Connection {
         peer_options.meta = (!meta.is_empty()).then_some(meta);
         // A sandboxed server has bounds of its own.
         let wall_time = self.process.as_ref().and_then(Process::wall_time);
-        let wall_time = wall_time.filter(|wall_time| options.timeout.is_none_or(|timeout| *wall_time < timeout));
-        peer_options.timeout = options.timeout;
-        let silence = options.silence;
-        let flight = Flight::new(options);
-        request.extensions_mut().insert(WantsText(Arc::downgrade(&flight)));
+        let wall_time = wall_time.filter(|wall_time| timeout.is_none_or(|timeout| *wall_time < timeout));
+        peer_options.timeout = timeout;
+        request.extensions_mut().insert(WantsText(Arc::downgrade(flight)));
         let answer = Box::pin(async {
             let handle = self.peer.send_request_with_option(request, peer_options).await?;
             let mut cancel = CancelOnDrop { peer: &self.peer, id: Some(handle.id.clone()) };
@@ -544,7 +564,7 @@ impl Connection {
             cancel.id = None;
             result
         });
-        let answer = Box::pin(alive(answer, silence, &flight));
+        let answer = Box::pin(alive(answer, silence, flight));
         let result: ServerResult = match (wall_time, &self.process) {
             // Sending takes time too, where the server does not read.
             (Some(wall_time), Some(process)) => {

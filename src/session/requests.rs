@@ -238,7 +238,7 @@ impl Exchange<'_> {
         }
     }
 
-    async fn trouble(&self, error: ServiceError) -> Trouble {
+    pub(super) async fn trouble(&self, error: ServiceError) -> Trouble {
         let (kind, message) = self.connection.explain(&error).await;
         let (data, is_unknown_method) = match error {
             ServiceError::McpError(error) => (error.data, error.code == ErrorCode::METHOD_NOT_FOUND),

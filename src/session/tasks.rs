@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rmcp::model::{
     CancelTaskParams, CancelTaskRequest, ClientRequest, CustomRequest, GetExtensions, GetTaskParams, GetTaskRequest,
@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::connection::Connection;
 use super::lenient;
 use super::requests::{Deadline, Exchange, Trouble};
-use super::wire::HasDigits;
+use super::wire::{Flight, HasDigits};
 use crate::tool::{CallOptions, FailureKind};
 
 /// How often a task is asked after, where its server does not say, and the bounds on what it may say.
@@ -84,8 +84,9 @@ impl Exchange<'_> {
         if let Some(digits) = &options.digits {
             request.extensions_mut().insert(HasDigits(Arc::clone(digits)));
         }
-        let text = self.text_with(request, deadline.options(options)?).await;
-        let mut text = text.map_err(|trouble| deadline.explain(trouble))?;
+        // Progress is told under the token of the request that makes the task, to its end.
+        let flight = Flight::of_task(options.clone());
+        let mut text = self.text_of_task(request, &flight, deadline).await?;
         // One that answers at once has made no task of it.
         let Ok(Created { task: Some(task) }) = serde_json::from_str(&text) else { return Ok(text) };
         let mut state = TaskState::read(task.get())?;
@@ -94,10 +95,16 @@ impl Exchange<'_> {
         let ask = |method: &str| custom(method, json!({"taskId": id}));
         // While it wants input, it asks for that as servers do; `tasks/result` waits for the end.
         while state.status == "working" {
-            deadline.sleep(state.poll()).await?;
-            let told = self.text_with(ask("tasks/get"), deadline.options(&CallOptions::default())?).await;
-            let told = told.map_err(|trouble| deadline.explain(trouble))?;
-            if told != text {
+            let again = Instant::now() + state.poll();
+            while !again.saturating_duration_since(Instant::now()).is_zero() {
+                tokio::select! {
+                    slept = deadline.sleep(again.saturating_duration_since(Instant::now())) => slept?,
+                    () = flight.progress() => deadline.heard(),
+                }
+            }
+            let before = flight.told();
+            let told = self.text_of_task(ask("tasks/get"), &flight, deadline).await?;
+            if told != text || flight.told() > before {
                 deadline.heard();
             }
             state = TaskState::read(&told)?;
@@ -107,11 +114,24 @@ impl Exchange<'_> {
             cancel.id = None;
             return Err(ended(&state));
         }
-        let result = self.text_with(ask("tasks/result"), deadline.options(options)?).await;
+        let result = self.text_of_task(ask("tasks/result"), &flight, deadline).await;
         if state.status != "input_required" || result.is_ok() {
             cancel.id = None;
         }
-        result.map_err(|trouble| deadline.explain(trouble))
+        result
+    }
+
+    async fn text_of_task(
+        &self,
+        request: ClientRequest,
+        flight: &Arc<Flight>,
+        deadline: &Deadline,
+    ) -> Result<String, Trouble> {
+        let options = deadline.options(&CallOptions::default())?;
+        match self.connection.text_in(request, &options, flight, &self.meta).await {
+            Ok(text) => Ok(text),
+            Err(error) => Err(deadline.explain(self.trouble(error).await)),
+        }
     }
 
     /// Asks after a task that a server made of a call (2026-07-28) until it is over: the JSON text of its result. When the future is

@@ -44,6 +44,10 @@ pub(super) struct Flight {
     options: CallOptions,
     /// Told when the server says that it goes on.
     progressed: Notify,
+    /// How often it was.
+    told: AtomicU64,
+    /// Whether progress is told under its token after the answer too, as that of a task is.
+    outlives_answer: AtomicBool,
 }
 
 impl Flight {
@@ -51,9 +55,19 @@ impl Flight {
         Arc::new(Self { options, ..Self::default() })
     }
 
+    /// A request that makes a task, and those about that task after it.
+    pub(super) fn of_task(options: CallOptions) -> Arc<Self> {
+        Arc::new(Self { options, outlives_answer: AtomicBool::new(true), ..Self::default() })
+    }
+
     /// Waits for the next sign that the server goes on with it. One that came since the last wait counts.
     pub(super) async fn progress(&self) {
         self.progressed.notified().await;
+    }
+
+    /// How often the server said that it goes on with it.
+    pub(super) fn told(&self) -> u64 {
+        self.told.load(Ordering::Relaxed)
     }
 
     /// The JSON text of the result, once it is there.
@@ -434,10 +448,17 @@ impl Wire {
             (Some(id), None) => id,
             _ => return None,
         };
-        let UnderWay { flight, lists_tools, .. } = self.under_way().remove(&id)?;
+        let mut under_way = self.under_way();
+        let UnderWay { flight, lists_tools, .. } = under_way.get(&id)?;
+        let (flight, lists_tools) = (flight.upgrade(), *lists_tools);
+        // Only the first of a task's requests has the token.
+        if !flight.as_ref().is_some_and(|flight| flight.outlives_answer.swap(false, Ordering::Relaxed)) {
+            under_way.remove(&id);
+        }
+        drop(under_way);
         let result = result?; // else an error, which rmcp types well
         // Where nobody waits any more, the answer is dropped.
-        if let Some(flight) = flight.upgrade() {
+        if let Some(flight) = flight {
             *flight.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(result.get().into());
         }
         let typed = if lists_tools {
@@ -492,6 +513,7 @@ impl Wire {
             flights.next().and_then(|entry| entry.flight.upgrade())
         };
         let Some(flight) = flight else { return };
+        flight.told.fetch_add(1, Ordering::Relaxed);
         flight.progressed.notify_one();
         if let Some(tell) = &flight.options.on_progress {
             guarded(|| tell(&Progress { progress, total, message }));
