@@ -36,6 +36,7 @@ mod catalog;
 mod client;
 mod config;
 mod error;
+mod files;
 mod limits;
 #[expect(deprecated, reason = "logging goes in a later revision; today's servers use it")]
 pub mod middleware;

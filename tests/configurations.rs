@@ -629,6 +629,20 @@ async fn paths() -> Result<(), Ignored> {
     assert_eq!(env["FOLDER"], json!(format!("{}|{name}", place.display())));
     assert_eq!(env["HOMES"], json!(std::env::var("HOME").unwrap()));
 
+    // Folders of a sandbox are expanded once, as all else is.
+    std::fs::create_dir_all(place.join("${GIVEN}")).unwrap();
+    let mounts = json!({"mounts": [{"host": "$${GIVEN}", "guest": "/given"}]});
+    let path =
+        file(&place, "mcp.json", &json!({"mcpServers": {"fake": with(self::given(), "sandbox", mounts)}}).to_string());
+    let shown = client_of(Config::from_file(&path).unwrap()).permissions();
+    assert!(format!("{shown:?}").contains(&format!("{}/${{GIVEN}}", place.display())), "{shown:?}");
+    // Certificates are beside the configuration too.
+    file(&place, "ca.pem", "none");
+    let entry = json!({"url": "https://localhost:1/mcp", "ca_file": "ca.pem"});
+    let path = file(&place, "mcp.json", &json!({"mcpServers": {"far": entry}}).to_string());
+    let error = client_of(Config::from_file(&path).unwrap()).create_session("far").await.unwrap_err().to_string();
+    assert!(error.contains("ca_file: the file `ca.pem` has no certificates"), "{error}");
+
     // A program beside the configuration, which is started from anywhere.
     #[cfg(unix)]
     {

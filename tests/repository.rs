@@ -11,7 +11,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// The floors of `src/`, lowest first; a module imports only from floors below its own, and from its own folder.
 const FLOORS: &[&[&str]] = &[
     &["near", "tool", "units"],
-    &["error"],
+    &["error", "files"],
     &["limits"],
     &["catalog", "config", "middleware"],
     &["sandbox"],

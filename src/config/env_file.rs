@@ -2,26 +2,17 @@
 //! process's own variables into the values.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 
 /// Longest such file.
-const BYTES: u64 = 1 << 20;
+const BYTES: usize = 1 << 20;
 
 /// The variables of a file. `Err` names the file as it is `written`, as its path may hold secrets, and the line where there is one, and
 /// no value.
 pub(crate) fn read(path: &Path, written: &str) -> Result<BTreeMap<String, String>, String> {
     let unread = |error: std::io::Error| format!("can't read `{written}`: {error}");
-    let mut text = String::new();
-    // Before it is opened, as a pipe would keep whoever opens it waiting.
-    if !std::fs::metadata(path).map_err(unread)?.is_file() {
-        return Err(format!("`{written}` is no file"));
-    }
-    let file = std::fs::File::open(path).map_err(unread)?;
-    file.take(BYTES + 1).read_to_string(&mut text).map_err(unread)?;
-    if text.len() as u64 > BYTES {
-        return Err(format!("`{written}` is longer than {}", crate::units::size(1 << 20)));
-    }
+    let content = crate::files::read(path, BYTES).map_err(unread)?;
+    let text = String::from_utf8(content).map_err(|_| format!("can't read `{written}`: it is not UTF-8"))?;
     parse(&text).map_err(|(line, message)| format!("`{written}`, line {line}: {message}"))
 }
 

@@ -95,7 +95,7 @@ impl ConfigPlace<'_> {
                 let message = "a wasm server always runs in a sandbox: remove the key, or say what it is granted";
                 return Err(self.wrong("sandbox", message));
             }
-            (Some(Sandboxing::On(sandbox)), _) => self.mounted((**sandbox).clone())?,
+            (Some(Sandboxing::On(sandbox)), _) => (**sandbox).clone(),
             (None, Some(sandbox)) => sandbox.clone(),
             (None, None) if names_wasm => SandboxConfig::default(),
             (Some(Sandboxing::Off), _) | (None, None) => return Ok(Isolation::None),
@@ -104,7 +104,11 @@ impl ConfigPlace<'_> {
             let message = "a sandboxed server gets no other variables than those in `sandbox.env`: name them there";
             return Err(self.wrong("inherit_env", message));
         }
-        let sandbox = self.granted(sandbox, &program.env)?;
+        let sandbox = if own.is_some() {
+            self.granted_with(sandbox, &program.env, |key, host| self.path(key, host))?
+        } else {
+            self.granted(sandbox, &program.env)?
+        };
         if names_wasm || is_wasm(&program.path()) {
             Ok(Isolation::Wasm(sandbox))
         } else {
@@ -112,23 +116,24 @@ impl ConfigPlace<'_> {
         }
     }
 
-    /// With the folders that the entry means, from that of the configuration.
-    fn mounted(&self, mut sandbox: SandboxConfig) -> Result<SandboxConfig, Error> {
-        for (index, mount) in sandbox.mounts.iter_mut().enumerate() {
-            mount.host = self.path(&format!("sandbox.mounts[{index}].host"), &mount.host)?;
-        }
-        Ok(sandbox)
+    /// A sandbox that is no entry's own, with all strings expanded, and the variables `own`.
+    pub(super) fn granted(
+        &self,
+        sandbox: SandboxConfig,
+        own: &BTreeMap<String, String>,
+    ) -> Result<SandboxConfig, Error> {
+        self.granted_with(sandbox, own, |key, host| Ok(self.expand(key, &host.to_string_lossy())?.into()))
     }
 
-    /// With all strings expanded, and the variables of the entry.
-    pub(super) fn granted(
+    /// The same, with the folders that `folder` makes of what is written under a key.
+    fn granted_with(
         &self,
         mut sandbox: SandboxConfig,
         own: &BTreeMap<String, String>,
+        folder: impl Fn(&str, &Path) -> Result<PathBuf, Error>,
     ) -> Result<SandboxConfig, Error> {
         for (index, mount) in sandbox.mounts.iter_mut().enumerate() {
-            let key = format!("sandbox.mounts[{index}].host");
-            mount.host = self.expand(&key, &mount.host.display().to_string())?.into();
+            mount.host = folder(&format!("sandbox.mounts[{index}].host"), &mount.host)?;
         }
         let value = |(name, value): (String, Option<String>)| {
             let value = match value {

@@ -1,17 +1,17 @@
 //! TLS of one server: authorities that are trusted beside the system's, and the certificate that this client shows. Read from the files that
 //! the server's entry names; what is in them is in no message.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::path::Path;
 
 use reqwest::{Certificate, ClientBuilder, Identity};
 
 use super::ConfigPlace;
 use crate::config::HttpConfig;
 use crate::error::Error;
+use crate::files;
 
 /// Larger files are none with certificates. The bundles of systems have 200 to 500 KiB.
-const FILE_BYTES: u64 = 4 << 20;
+const FILE_BYTES: usize = 4 << 20;
 
 /// What an entry says of TLS, read and understood.
 #[derive(Default)]
@@ -83,16 +83,7 @@ impl Pem {
 
 fn read(key: &'static str, file: &str, place: &ConfigPlace<'_>) -> Result<Pem, Error> {
     // What it names may be a secret, so the message has it as it is written in the configuration.
-    let failed = |error: io::Error| place.wrong(key, format!("can't read the file `{file}`: {error}"));
-    let path = place.expand(key, file)?;
-    // Opening a pipe would wait for whoever writes to it.
-    if !std::fs::metadata(&path).map_err(failed)?.is_file() {
-        return Err(failed(io::Error::other("it is no file")));
-    }
-    let mut bytes = Vec::new();
-    File::open(&path).and_then(|open| open.take(FILE_BYTES + 1).read_to_end(&mut bytes)).map_err(failed)?;
-    if bytes.len() as u64 > FILE_BYTES {
-        return Err(failed(io::Error::other(format!("it has more than the {} MiB that are read", FILE_BYTES >> 20))));
-    }
+    let failed = |error| place.wrong(key, format!("can't read the file `{file}`: {error}"));
+    let bytes = files::read(&place.path(key, Path::new(file))?, FILE_BYTES).map_err(failed)?;
     Ok(Pem { key, file: file.into(), bytes })
 }
