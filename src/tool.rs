@@ -1,5 +1,6 @@
 //! Plain data about tools: what a server offers, what a call answers, how it fails. Knows neither scripts nor sessions.
 
+mod digest;
 mod digits;
 mod repeated;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+pub(crate) use digest::{DIGEST, LONG_DIGEST, digest_at_end, digest_of};
 pub(crate) use digits::{Digits, WithDigits};
 
 /// From so many bytes on, an answer is read elsewhere than where answers of others wait.

@@ -6,6 +6,8 @@ use std::collections::hash_map::Entry;
 
 use deunicode::deunicode_char;
 
+use crate::tool::{DIGEST, LONG_DIGEST, digest_at_end, digest_of};
+
 /// Words that Rhai reads as something else than a variable, and our own functions, which would be hidden.
 const RESERVED: &[&str] = &[
     "Fn",
@@ -101,9 +103,6 @@ const READ_AS_NAMES: &[&str] = &[
 /// Longest name that is made or shown; of longer ones the start is, with a digest behind it.
 const LONGEST: usize = 128;
 const START: usize = 48;
-/// Digits of a digest, and of the one that is used where two of these are alike.
-const DIGEST: usize = 8;
-const LONG_DIGEST: usize = 64;
 
 /// The names of a list in scripts, and what each word means there.
 #[derive(Debug, Default)]
@@ -209,12 +208,12 @@ impl Made {
         if is_reserved(&plain) {
             plain.push('_');
         }
-        let hash = blake3::hash(name.as_bytes()).to_hex();
+        let hash = digest_of(name);
         let is_nothing = plain.bytes().all(|byte| byte == b'_');
         let start = if is_nothing { what } else { &plain[..plain.len().min(START)] };
         let with = |digits: usize| format!("{start}_{}", &hash[..digits]);
         let (digest, long_digest) = (with(DIGEST), with(LONG_DIGEST));
-        let is_told = !is_long && !is_nothing && plain.len() <= LONGEST && !ends_in_digest(&plain);
+        let is_told = !is_long && !is_nothing && plain.len() <= LONGEST && digest_at_end(&plain).is_none();
         Self { plain: is_told.then_some(plain), digest, long_digest }
     }
 }
@@ -232,11 +231,6 @@ fn is_plain(name: &str) -> bool {
     !name.starts_with(|c: char| c.is_ascii_digit())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         && name.bytes().any(|byte| byte != b'_')
-}
-
-fn ends_in_digest(name: &str) -> bool {
-    let end = name.rsplit_once('_').map_or("", |(_, end)| end);
-    matches!(end.len(), DIGEST | LONG_DIGEST) && end.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The start of a name in the letters, digits and underscores of ASCII: `list-files` is `list_files`, `日本` is `RiBen`.
@@ -355,7 +349,7 @@ mod tests {
                 if made.plain.as_deref() == Some(all.shown(index)) && !is_plain(name) {
                     assert_eq!(list.iter().filter(|other| rivals(other)).count(), 1, "{list:?}");
                 }
-                if ends_in_digest(all.shown(index)) {
+                if digest_at_end(all.shown(index)).is_some() {
                     let first = with_digest.entry(all.shown(index).into()).or_insert_with(|| (*name).into());
                     assert!(first == name || is_plain(first) || is_plain(name), "{first} and {name}");
                 }

@@ -508,9 +508,12 @@ fn config(arguments: &ServerArguments) -> Result<Option<Config>, Failure> {
 
 /// The configuration in this folder.
 fn found_config() -> Option<PathBuf> {
-    // A link that leads nowhere is a mistake to be told, not a reason for the demo; a pipe is no file, and would keep us waiting.
-    let may_be =
-        |file: &PathBuf| file.symlink_metadata().is_ok() && file.metadata().map_or(true, |data| data.is_file());
+    let may_be = |file: &PathBuf| match file.metadata() {
+        // A pipe is no file, and would keep us waiting.
+        Ok(data) => data.is_file(),
+        // A link that leads nowhere is a mistake to be told, not a reason for the demo.
+        Err(_) => file.symlink_metadata().is_ok(),
+    };
     CONFIG_FILES.iter().map(PathBuf::from).find(may_be)
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use jsonc_parser::ast::Value as Ast;
 use jsonc_parser::cst::{CstInputValue, CstRootNode};
-use jsonc_parser::errors::ParseErrorKind;
+use jsonc_parser::errors::{ParseError, ParseErrorKind};
 use jsonc_parser::{CollectOptions, ParseOptions};
 use serde_json::Value;
 
@@ -90,22 +90,24 @@ fn json(text: &str) -> Result<Value, String> {
     if text.trim().is_empty() {
         return Err("it is empty".into());
     }
-    let value = jsonc_parser::parse_to_serde_value(text, &options()).map_err(|error| {
-        let what = match error.kind() {
-            ParseErrorKind::String(kind) => kind.to_string(),
-            kind => kind.to_string(),
-        };
-        let mut letters = what.chars();
-        let first = letters.next().map(|letter| letter.to_lowercase().to_string()).unwrap_or_default();
-        format!("{first}{} at line {} column {}", letters.as_str(), error.line_display(), error.column_display())
-    })?;
-    let parsed = jsonc_parser::parse_to_ast(text, &CollectOptions::default(), &options()).ok();
-    match parsed.and_then(|parsed| repeated(parsed.value.as_ref()?)) {
-        Some((key, at)) => {
-            Err(format!("the key `{key}` is there twice in one object, again{}: keep one", place(text, at)))
-        }
-        None => Ok(value),
+    // Once for keys that are repeated, and once for values, as only the other reader takes numbers as JSON has them.
+    let parsed =
+        jsonc_parser::parse_to_ast(text, &CollectOptions::default(), &options()).map_err(|error| told(&error))?;
+    if let Some((key, at)) = parsed.value.as_ref().and_then(repeated) {
+        return Err(format!("the key `{key}` is there twice in one object, again{}: keep one", place(text, at)));
     }
+    jsonc_parser::parse_to_serde_value(text, &options()).map_err(|error| told(&error))
+}
+
+/// What is wrong, and where.
+fn told(error: &ParseError) -> String {
+    let what = match error.kind() {
+        ParseErrorKind::String(kind) => kind.to_string(),
+        kind => kind.to_string(),
+    };
+    let mut letters = what.chars();
+    let first = letters.next().map(|letter| letter.to_lowercase().to_string()).unwrap_or_default();
+    format!("{first}{} at line {} column {}", letters.as_str(), error.line_display(), error.column_display())
 }
 
 /// A key that is there twice in one object, where readers differ in which they take; and the place of the second.

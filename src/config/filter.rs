@@ -8,14 +8,13 @@ use super::entry::{Entry, fold};
 use super::tool_keys::{self, ALLOW, DENY, TOOL_FILTER, TOOLS, has_word, is_on, word};
 use crate::error::Error;
 use crate::near::did_you_mean;
+use crate::tool::{DIGEST, LONG_DIGEST, digest_at_end, digest_of};
 
 /// Longest pattern, and how many with a `*` there may be in one entry.
 const PATTERN_BYTES: usize = 512;
 const PATTERNS: usize = 256;
 /// Longest name of a tool that is compared with them.
 const NAME_BYTES: usize = 2 << 10;
-/// Digits of the digest that a name in scripts may end with, as the catalog makes it.
-const DIGESTS: [usize; 2] = [8, 64];
 
 /// Which tools of a server can be called: what its entry says in `includeTools`, `excludeTools` and the like, under the names that other
 /// clients have for them. The others are in no list, and calls of them are refused. The default is all.
@@ -117,13 +116,6 @@ fn loose(name: &str) -> String {
     deunicode::deunicode(name).chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
-/// What may be the digest at the end of a name.
-fn digest_in(name: &str) -> Option<String> {
-    let (_, end) = name.rsplit_once('_')?;
-    let is_digest = DIGESTS.contains(&end.len()) && end.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_digest.then(|| format!("#{end}"))
-}
-
 impl List {
     /// A list of tools of `server` that can't be called, or of the only ones that can. What is denied is denied however its name is
     /// written; what is allowed has to be named as it is.
@@ -168,7 +160,12 @@ impl List {
 
     /// All that a name in the list stands for.
     fn ways_to_write(&self, folded: &str) -> impl Iterator<Item = String> {
-        let loosely = self.denies.then(|| [Some(loose(folded)).filter(|loose| !loose.is_empty()), digest_in(folded)]);
+        let loosely = self.denies.then(|| {
+            [
+                Some(loose(folded)).filter(|loose| !loose.is_empty()),
+                digest_at_end(folded).map(|digest| format!("#{digest}")),
+            ]
+        });
         std::iter::once(folded.to_string()).chain(loosely.into_iter().flatten().flatten())
     }
 
@@ -187,8 +184,8 @@ impl List {
                 all.extend(forms(&name));
                 all.extend([folded(&name), loose(&name)]);
             }
-            let hash = blake3::hash(tool.as_bytes()).to_hex();
-            all.extend(DIGESTS.map(|digits| format!("#{}", &hash[..digits])));
+            let hash = digest_of(tool);
+            all.extend([DIGEST, LONG_DIGEST].map(|digits| format!("#{}", &hash[..digits])));
         }
         all
     }
